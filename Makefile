@@ -1,0 +1,81 @@
+# The whole reproduction. `make` alone lists what there is to do; PROFILE= picks the scale, SEEDS="0 1 2" the seeds.
+PROFILE ?= laptop
+SEEDS ?=
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env reproduce smoke figures test lint play foundation doctor clean
+
+# An active conda environment that has everything is used as it is; otherwise .venv is built from requirements.lock.
+ifneq ($(CONDA_PREFIX),)
+CONDA_PYTHON := $(shell "$(CONDA_PREFIX)/bin/python" sftrl_lib/doctor.py --packages 2>/dev/null && echo "$(CONDA_PREFIX)/bin/python")
+endif
+PY := $(or $(CONDA_PYTHON),$(CURDIR)/.venv/bin/python)
+# The Python that builds .venv: the first that is new enough. Another one: make PYTHON=/usr/local/bin/python3.12
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+
+# glibc hands large blocks back to the system at once, which costs training a page fault for every page of every update.
+export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
+export MALLOC_TOP_PAD_ ?= 268435456
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PYTHONHASHSEED ?= 0
+export PYTHONPATH := $(CURDIR)
+export SFTRL_HOME ?= $(CURDIR)
+PIPELINE = "$(PY)" -m sftrl_lib.pipeline
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@echo '  PROFILE=smoke|laptop|..., SEEDS="0 1 2" and -jN go with reproduce; default: laptop, its seeds, all cores.'
+
+reproduce: env ## the paper's figures from scratch: every notebook of PROFILE, then where the output is
+	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)"
+	+@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
+		-f "$(SFTRL_HOME)/build/$(PROFILE)/rules.mk" PYTHON="$(PY)"
+	@$(PIPELINE) report --profile "$(PROFILE)"
+
+smoke: ## everything once at toy size, in minutes
+	@$(MAKE) --no-print-directory reproduce PROFILE=smoke
+
+figures: env ## the figures of PROFILE again from the committed tables, without training
+	@$(PIPELINE) figures --profile "$(PROFILE)"
+
+test: lint ## lint, unit tests, and every notebook at its smoke defaults
+	@"$(PY)" -m pytest tests
+	@rm -rf build/test
+	@SFTRL_HOME="$(CURDIR)/build/test" "$(PY)" -m pytest --nbval-lax --nbval-current-env notebooks
+
+lint: env ## ruff
+	@"$(PY)" -m ruff check .
+
+play: env ## play GeneralPoints yourself, beside the models, in JupyterLab
+	@"$(PY)" -m jupyterlab notebooks/10_play.ipynb
+
+foundation: env ## train the shipped tiny foundation models again (about half an hour on two cores)
+	@"$(PY)" -m sftrl_lib.models.foundation
+
+doctor: ## check Python, packages, cores, memory, disk, GPU, and say how to mend what is wrong
+	@"$(or $(CONDA_PYTHON),$(wildcard .venv/bin/python),$(PYTHON),python3)" sftrl_lib/doctor.py
+
+clean: ## delete what PROFILE has built (checkpoints, executed notebooks); tables and figures stay
+	@case "$(PROFILE)" in ''|*[!a-z0-9_]*) echo 'Unknown profile "$(PROFILE)".' >&2; exit 2;; esac
+	rm -rf "$(SFTRL_HOME)/build/$(PROFILE)"
+
+env: $(if $(CONDA_PYTHON),,.venv/ready) ## the Python environment; every target that needs it makes it
+
+# `building` marks a half-made environment: it is thrown away, never built upon and never taken for a finished one.
+.venv/ready: requirements.lock pyproject.toml
+	@"$(or $(PYTHON),python3)" -c '$(NEW_ENOUGH)' || { echo "Python 3.11 or newer is needed: install it, or" \
+		"name one as in make PYTHON=/usr/local/bin/python3.12" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments" \
+		"(ensurepip is missing): on Debian or Ubuntu, apt install python3-venv" >&2; exit 2; }
+	@if [ -e .venv/building ]; then rm -rf .venv; fi
+	@echo "Building .venv from requirements.lock; the first time takes some minutes."
+	@mkdir -p .venv && touch .venv/building && rm -f .venv/ready
+	@"$(PYTHON)" -m venv .venv
+	@.venv/bin/python -m pip install -q $$(grep '^torch==' requirements.lock)
+	@.venv/bin/python -m pip install -q -r requirements.lock
+	@.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@mv .venv/building .venv/ready

@@ -1,0 +1,187 @@
+"""Figures of the end points: 6 (rule-OOD bars), the protocols beside the paper's, and the headline figure."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from sftrl_lib.analysis import published, statistics
+from sftrl_lib.analysis.curves import main_rows, panel, variants_with
+from sftrl_lib.analysis.style import (
+    COLORS,
+    GREY,
+    INK,
+    MARKERS,
+    METRICS,
+    NAMES,
+    SPLITS,
+    Drawing,
+    NothingToDraw,
+    Tables,
+    canvas,
+    caption,
+    error_bar,
+    flops_scale,
+    handle,
+    heldout_handle,
+    percent,
+    points,
+    record,
+    styled,
+)
+from sftrl_lib.analysis.tables import VARIANTS, ends, select
+
+METHODS = ("init", "sft", "rl")
+
+
+def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[dict]:
+    """Init, SFT and RL of this run (filled, with interval, seeds and the difference to Init), the paper's hollow.
+
+    rows: end rows of one task variant and split. Returns the json records of what is drawn.
+    """
+    series, init = [], select(rows, method="init")
+    top = 0.0
+    for position, method in enumerate(METHODS):
+        mine = select(rows, method=method)
+        if mine.empty:
+            continue
+        estimate = statistics.level_of(mine)
+        axes.bar(position, 100 * estimate.value, width=0.74, color=COLORS[method], label=method)
+        error_bar(axes, position, estimate, INK)
+        spread = [position - 0.22 + 0.44 * i / max(len(mine) - 1, 1) for i in range(len(mine))]
+        if len(mine) > 1:
+            axes.scatter(
+                spread, 100 * mine["value"], s=13, facecolor="white", edgecolor=INK, linewidth=0.7, zorder=5
+            )
+        item = {"method": method, "split": rows["split"].iloc[0], "train_flops": mine["train_flops"].mean()}
+        item |= percent(estimate)
+        lines = [f"{100 * estimate.value:.1f}"]
+        if method != "init" and (gain := statistics.difference_of(mine, init)):
+            item["minus_init"] = percent(gain)
+            lines += [points(gain.value), f"[{points(gain.low)}, {points(gain.high)}]"]
+        height = max(100 * estimate.high, 100 * mine["value"].max())
+        _label(axes, position, height, lines, COLORS[method])
+        top = max(top, height)
+        series.append(item)
+    for position, method in enumerate(METHODS, start=4):
+        axes.bar(position, paper[method], width=0.74, facecolor="white", edgecolor=COLORS[method], linewidth=1.5,
+                 hatch="////", label=f"paper {method}", alpha=0.85)  # fmt: skip
+        lines = [f"{paper[method]:.1f}"]
+        if method != "init":
+            lines.append(points((paper[method] - paper["init"]) / 100))
+        _label(axes, position, paper[method], lines, COLORS[method])
+        top = max(top, paper[method])
+    axes.set_ylim(0, 1.28 * max(top, 1.0))
+    axes.set_xticks([0, 1, 2, 4, 5, 6], [NAMES[method] for method in METHODS] * 2)
+    axes.tick_params(axis="x", length=0)
+    for center, text in ((1, "this run"), (5, "paper")):
+        axes.annotate(text, (center, 0), xycoords=("data", "axes fraction"), xytext=(0, -21), color=GREY,
+                      textcoords="offset points", ha="center", va="top", fontweight="bold", fontsize=9)  # fmt: skip
+    return series
+
+
+def _label(axes: Axes, x: float, height: float, lines: list[str], color: str) -> None:
+    """Above a bar: the value, in bold the difference to Init, and that difference's interval."""
+    looks = ((8.5, "normal", GREY, 3), (9.5, "bold", color, 14), (6.8, "normal", color, 27))
+    for text, (size, weight, ink, above) in zip(lines, looks, strict=False):
+        axes.annotate(text, (x, height), xytext=(0, above), textcoords="offset points", ha="center", color=ink,
+                      fontsize=size, fontweight=weight)  # fmt: skip
+
+
+@styled
+def rule_ood_bars(tables: Tables) -> Drawing:
+    """Fig. 6: rule-OOD at the end of each branch, equal compute, with the difference to Init."""
+    groups = {name: ends(select(rows, split="rule_ood")) for name, rows in variants_with(tables).items()}
+    groups = {name: rows for name, rows in groups.items() if len(rows)}
+    if not groups:
+        raise NothingToDraw("it needs end rows of experiment 'main', setting 'sampled', split rule_ood")
+    rows = pd.concat(groups.values())
+    title = "Fig. 6 · Under a new rule, at equal training compute"
+    remarks = (
+        "bold: difference to Init in points, with its CI",
+        "hatched: as printed in the paper, no intervals",
+    )
+    subtitle = caption(tables.profile, rows, "lines", "circles: single seeds", *remarks)
+    columns = min(len(groups), 2)
+    figure = canvas(6.6 if columns == 1 else 10.4, 3.4 * -(-len(groups) // columns), title, subtitle)
+    grid = figure.subplots(-(-len(groups) // columns), columns, squeeze=False)
+    for spare in grid.flat[len(groups) :]:
+        spare.set_visible(False)
+    series = []
+    for axes, (variant, part) in zip(grid.flat, groups.items(), strict=False):
+        series += [{"variant": variant} | item for item in bar_group(axes, part, published.FIG06[variant])]
+        axes.set_title(f"{variant} · {SPLITS['rule_ood']}")
+        axes.set_ylabel(f"{METRICS[VARIANTS[variant].metric]} (%)")
+    return Drawing(figure, record("fig06", title, subtitle, tables.profile, series, published.FIG06))
+
+
+@styled
+def headline(tables: Tables) -> Drawing:
+    """Figs. 5 and 6 of GP-L in one row, for the README and for talks."""
+    rows = main_rows(tables, "GP-L")
+    ood = ends(select(rows, split="rule_ood"))
+    if not {"init", "sft", "rl"} <= set(ood["method"]):
+        raise NothingToDraw("it needs GP-L rows of experiment 'main' for init, sft and rl")
+    title = "Same start, same training compute: what SFT and RL do to GeneralPoints"
+    remark = "hatched: the paper's Llama-3.2-Vision-11B as printed, no intervals"
+    subtitle = caption(tables.profile, rows, "bands and lines", remark)
+    figure = canvas(12.4, 3.9, title, subtitle)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
+    unit, label = flops_scale(rows["train_flops"].max())
+    series = []
+    for axes, split in ((left, "id"), (middle, "rule_ood")):
+        series += panel(axes, rows, split, unit)
+        axes.set_title(SPLITS[split])
+        axes.set_xlabel(label)
+    left.set_ylabel("success rate (%)")
+    series += bar_group(right, ood, published.FIG06["GP-L"])
+    right.set_title("OOD: the end points, and the paper's")
+    handles = [handle(method) for method in METHODS]
+    if len(select(rows, split="heldout")):
+        handles.append(heldout_handle())
+    handles.append(Patch(facecolor="white", edgecolor=GREY, hatch="////", label="paper"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return Drawing(
+        figure, record("headline", title, subtitle, tables.profile, series, published.FIG06["GP-L"])
+    )
+
+
+@styled
+def protocols(tables: Tables) -> Drawing:
+    """Own figure: the same checkpoints under the paper's protocol, greedy, and with a single attempt (GP-L)."""
+    names = {
+        "sampled": "sampled,\nall attempts",
+        "single": "sampled,\n1 attempt",
+        "greedy": "greedy,\nall attempts",
+    }
+    rows = ends(select(tables.metrics, task="general_points", modality="text", experiment="main",
+                       metric="success", method=list(METHODS), setting=list(names)))  # fmt: skip
+    if rows["setting"].nunique() < 2:
+        raise NothingToDraw("it needs GP-L end rows of setting 'greedy' or 'single' beside 'sampled'")
+    splits = [split for split in ("id", "heldout", "rule_ood") if len(select(rows, split=split))]
+    title = "Evaluation protocols · The same checkpoints, sampled, greedy and with one attempt"
+    subtitle = caption(tables.profile, rows, "lines", "GP-L")
+    figure = canvas(3.0 * len(splits) + 0.6, 3.1, title, subtitle)
+    grid = figure.subplots(1, len(splits), squeeze=False)[0]
+    shown = [name for name in names if len(select(rows, setting=name))]
+    series = []
+    for axes, split in zip(grid, splits, strict=True):
+        for place, setting in enumerate(shown):
+            for shift, method in zip((-0.22, 0, 0.22), METHODS, strict=True):
+                estimate = statistics.level_of(select(rows, setting=setting, split=split, method=method))
+                if estimate is None:
+                    continue
+                error_bar(axes, place + shift, estimate, COLORS[method], linewidth=2)
+                axes.plot(place + shift, 100 * estimate.value, marker=MARKERS[method], color=COLORS[method],
+                          markersize=9 if method == "init" else 5.5, markeredgecolor="white", zorder=5,
+                          label=f"{method} {setting}")  # fmt: skip
+                series.append({"method": method, "setting": setting, "split": split} | percent(estimate))
+        axes.set_xticks(range(len(shown)), [names[name] for name in shown])
+        axes.set_xlim(-0.5, len(shown) - 0.5)
+        axes.set_ylim(bottom=0)
+        axes.set_title(SPLITS[split])
+    grid[0].set_ylabel("success rate (%)")
+    handles = [handle(method, linestyle="none") for method in METHODS]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return Drawing(figure, record("protocols", title, subtitle, tables.profile, series, None))

@@ -1,0 +1,274 @@
+"""Figures over training compute: 5 (main curves), 9 (RL without SFT), 15 (sub-optimal SFT), the mechanism.
+
+Paper: smoothed lines (Savitzky-Golay, order 3), raw values not shown. Ours: the mean over seeds at every
+checkpoint with its 95 % interval as a band and each seed as a faint dot; `smooth=True` adds the paper's smoothing
+as a guide.
+Compute counts Init's, so every branch starts at the star.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from sftrl_lib.analysis import published, statistics
+from sftrl_lib.analysis.style import (
+    COLORS,
+    GREY,
+    MARKERS,
+    METRICS,
+    NAMES,
+    SPLITS,
+    Drawing,
+    NothingToDraw,
+    Tables,
+    canvas,
+    caption,
+    flops_scale,
+    handle,
+    heldout_handle,
+    paper_handle,
+    record,
+    styled,
+)
+from sftrl_lib.analysis.tables import VARIANTS, ends, parse_setting, select
+
+Curve = list[tuple[float, statistics.Estimate]]  # train FLOPs and estimate, checkpoint by checkpoint
+
+
+def main_rows(tables: Tables, variant: str, metric: str = "") -> pd.DataFrame:
+    """The paper's protocol (main experiment, sampled) of one task variant, in the variant's own metric."""
+    task = VARIANTS[variant]
+    return select(
+        tables.metrics, task=task.task, modality=task.modality, experiment="main", setting="sampled",
+        metric=metric or task.metric,
+    )  # fmt: skip
+
+
+def curve(rows: pd.DataFrame, start: pd.DataFrame | None = None) -> Curve:
+    """Mean and interval over seeds at every step of `rows`, preceded by `start` (Init) where it is given."""
+    rows = pd.concat([start, rows]) if start is not None and len(start) else rows
+    steps = [(group["train_flops"].mean(), statistics.level_of(group)) for _, group in rows.groupby("step")]
+    return sorted(steps, key=lambda point: point[0])
+
+
+def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float, method: str, **look) -> dict:
+    """One branch from Init on: band, line through the means, every seed as a dot. Returns its json record."""
+    look = {
+        "color": COLORS[method],
+        "linestyle": "-",
+        "marker": MARKERS[method],
+        "size": 4.6,
+        "smooth": False,
+    } | look
+    points = curve(rows, start)
+    x = [flops / unit for flops, _ in points]
+    y, low, high = ([100 * getattr(e, end) for _, e in points] for end in ("value", "low", "high"))
+    solid = look["linestyle"] == "-"
+    if solid:
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.14, linewidth=0, zorder=2)
+        axes.scatter(rows["train_flops"] / unit, 100 * rows["value"], s=7, color=look["color"], alpha=0.35,
+                     linewidth=0, zorder=3)  # fmt: skip
+    axes.plot(
+        x, y, color=look["color"], linestyle=look["linestyle"], linewidth=1.9 if solid else 1.3, zorder=4,
+        marker=look["marker"] if solid else "", markersize=look["size"], markeredgecolor="white", markeredgewidth=0.6,
+        clip_on=False, markevery=slice(1 if len(points) > rows["step"].nunique() else 0, None), label=f"{method} {look['linestyle']}",
+    )  # fmt: skip
+    if look["smooth"]:
+        guide = statistics.smooth(y)
+        axes.plot(x, guide, color=look["color"], linewidth=4, alpha=0.25, zorder=1, label="_guide")
+    return {
+        "method": method, "split": rows["split"].iloc[0], "metric": rows["metric"].iloc[0],
+        "setting": rows["setting"].iloc[0], "train_flops": [flops for flops, _ in points], "value": y,
+        "ci_low": low, "ci_high": high, "n": [e.n for _, e in points], "seeds": [e.seeds for _, e in points],
+    }  # fmt: skip
+
+
+def panel(axes: Axes, rows: pd.DataFrame, split: str, unit: float, smooth: bool = False) -> list[dict]:
+    """SFT, RL and the Init star on one split; on the ID panel held-out hands are dashed where they were run."""
+    series = []
+    for part in (split, "heldout") if split == "id" else (split,):
+        here = select(rows, split=part)
+        init = select(here, method="init")
+        for method in ("sft", "rl"):
+            branch = select(here, method=method)
+            if len(branch):
+                look = {
+                    "linestyle": "-" if part == split else (0, (4, 2)),
+                    "smooth": smooth and part == split,
+                }
+                series.append(draw_curve(axes, branch, init, unit, method, **look))
+        if part == split and len(init):
+            draw_star(axes, init, unit)
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.03)
+    return series
+
+
+def draw_star(axes: Axes, init: pd.DataFrame, unit: float) -> None:
+    """Init, the checkpoint from which both branches start."""
+    axes.scatter(init["train_flops"].mean() / unit, 100 * init["value"].mean(), marker="*", s=190, zorder=6,
+                 color=COLORS["init"], edgecolor="white", linewidth=0.8, label="init")  # fmt: skip
+
+
+def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
+    """The paper's end values, hollow, in a strip at the right: its compute is not on our scale."""
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right + 0.12 * (right - left))
+    place = axes.get_yaxis_transform()
+    axes.axvspan(right, right + 0.12 * (right - left), color="#f4f4f4", linewidth=0, zorder=0)
+    for method in ("init", "sft", "rl"):
+        axes.scatter(
+            0.946, values[method], transform=place, marker=MARKERS[method], s=100 if method == "init" else 30,
+            facecolor="white", edgecolor=COLORS[method], linewidth=1.3, zorder=6, clip_on=False,
+            label=f"paper {method}",
+        )  # fmt: skip
+    axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * max(values.values())))
+    axes.text(0.946, 0.985, "paper", transform=axes.transAxes, ha="center", va="top", fontsize=8, color=GREY)
+
+
+def variants_with(
+    tables: Tables, metric: str = "", methods: tuple = ("sft", "rl")
+) -> dict[str, pd.DataFrame]:
+    """Main rows of the task variants that have at least one trained branch, in the paper's order."""
+    rows = {variant: main_rows(tables, variant, metric) for variant in VARIANTS}
+    return {variant: part for variant, part in rows.items() if len(select(part, method=list(methods)))}
+
+
+@styled
+def main_curves(tables: Tables, smooth: bool = False) -> Drawing:
+    """Fig. 5: ID (top) and rule-OOD (bottom) over training compute, one column a task variant."""
+    columns = variants_with(tables)
+    if not columns:
+        raise NothingToDraw("it needs rows of experiment 'main', setting 'sampled', method sft or rl")
+    rows = pd.concat(columns.values())
+    title = "Fig. 5 · In and out of distribution over training compute"
+    remark = "hollow: where the paper's runs end (its compute is on another scale)"
+    subtitle = caption(tables.profile, rows, "bands", "dots: single seeds", remark)
+    figure = canvas(max(6.4, 0.9 + 3.1 * len(columns)), 5.6, title, subtitle)
+    grid = figure.subplots(2, len(columns), squeeze=False, sharex="col")
+    series = []
+    for index, (variant, part) in enumerate(columns.items()):
+        unit, label = flops_scale(part["train_flops"].max())
+        for row, split in enumerate(("id", "rule_ood")):
+            axes = grid[row, index]
+            drawn = panel(axes, part, split, unit, smooth)
+            series += [{"variant": variant} | item for item in drawn]
+            axes.set_title(f"{variant} · {SPLITS[split]}")
+            axes.set_ylabel(f"{METRICS[VARIANTS[variant].metric]} (%)")
+        draw_paper_ends(grid[1, index], published.FIG06[variant])
+        grid[1, index].set_xlabel(label)
+    legend(figure, rows, paper_handle())
+    paper = {"end_of_curve": published.FIG06, "axes": published.FIG05}
+    return Drawing(figure, record("fig05", title, subtitle, tables.profile, series, paper))
+
+
+def legend(figure, rows: pd.DataFrame, *more) -> None:
+    """One legend below all panels, with only what the rows hold."""
+    handles = [handle(method) for method in ("init", "sft", "rl") if len(select(rows, method=method))]
+    if len(select(rows, split="heldout")):
+        handles.append(heldout_handle())
+    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=len(handles) + len(more))
+
+
+@styled
+def mechanism(tables: Tables, smooth: bool = False) -> Drawing:
+    """Own figure: are the cards still read by the rule that the prompt states? (paper sections 5.3, 6)"""
+    columns = variants_with(tables, "recognition")
+    if not columns:
+        raise NothingToDraw("it needs rows of experiment 'main' with the metric 'recognition'")
+    rows = pd.concat(columns.values())
+    title = "The mechanism · Does the model still read the cards by the stated rule?"
+    remark = "share of answers whose numbers follow the rule that the prompt states"
+    subtitle = caption(tables.profile, rows, "bands", remark)
+    figure = canvas(8.2, 3.1 * len(columns), title, subtitle)
+    grid = figure.subplots(len(columns), 2, squeeze=False, sharex="row", sharey=True)
+    series = []
+    for row, (variant, part) in enumerate(columns.items()):
+        unit, label = flops_scale(part["train_flops"].max())
+        for index, split in enumerate(("id", "rule_ood")):
+            axes = grid[row, index]
+            series += [{"variant": variant} | item for item in panel(axes, part, split, unit, smooth)]
+            axes.set_title(f"{variant} · {SPLITS[split]}")
+            axes.set_xlabel(label)
+            axes.set_ylim(0, 103)
+        grid[row, 0].set_ylabel("numbers read right (%)")
+    legend(figure, rows)
+    paper = {
+        "note": "not measured for text tasks; GP-VL card recognition is Fig. 8",
+        "fig08": published.FIG08,
+    }
+    return Drawing(figure, record("mechanism", title, subtitle, tables.profile, series, paper))
+
+
+@styled
+def without_sft(tables: Tables) -> Drawing:
+    """Fig. 9: RL straight from the foundation model, one curve a learning rate."""
+    gp_l = select(tables.metrics, task="general_points", modality="text", metric="success", split="id")
+    rows = select(gp_l, experiment="no_init", method="rl_no_init")
+    if rows.empty:
+        raise NothingToDraw("it needs GP-L rows of experiment 'no_init', method rl_no_init, split id")
+    title = "Fig. 9 · RL without SFT first"
+    subtitle = caption(tables.profile, rows, "bands", "GP-L, the training rule")
+    figure = canvas(6.6, 3.5, title, subtitle)
+    axes = figure.subplots()
+    unit, label = flops_scale(rows["train_flops"].max())
+    limit = published.FIG09["highest_success"]
+    axes.axhspan(0, limit, color="#f0f0f0", zorder=0)
+    axes.axhline(limit, color=GREY, linewidth=0.8, linestyle=":", label="paper limit")
+    series = []
+    settings = sorted(rows["setting"].unique(), key=lambda name: parse_setting(name)["lr"])
+    for index, setting in enumerate(settings):
+        # Curves that fail alike lie on one another: the markers shrink so that every one stays visible.
+        look = {"color": _SHADES[index % 4], "marker": "os^v"[index % 4], "size": 9.5 - 2.4 * (index % 4)}
+        series.append(draw_curve(axes, select(rows, setting=setting), None, unit, "rl_no_init", **look))
+        axes.lines[-1].set_label(f"learning rate {parse_setting(setting)['lr']:g}")
+    axes.set_ylim(0, max(5.0, 1.15 * max(max(item["ci_high"]) for item in series)))
+    axes.set(xlabel=label, ylabel="success rate (%)")
+    axes.annotate(f"paper: never above {limit} %", (1, limit), xycoords=("axes fraction", "data"), xytext=(-4, 3),
+                  textcoords="offset points", ha="right", fontsize=8, color=GREY)  # fmt: skip
+    reference = ends(select(gp_l, experiment="main", setting="sampled", method="rl"))
+    if len(reference):
+        with_sft = statistics.level_of(reference)
+        axes.text(0.02, 0.97, f"With SFT first, RL ends at {100 * with_sft.value:.0f} % (Fig. 5).", va="top",
+                  transform=axes.transAxes, fontsize=9, color=COLORS["rl"])  # fmt: skip
+    handles = [line for line in axes.lines if line.get_label().startswith("learning")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return Drawing(figure, record("fig09", title, subtitle, tables.profile, series, published.FIG09))
+
+
+_SHADES = ("#7a3b60", "#cc79a7", "#3d1f30", "#e6b3cf")  # of RL without SFT's own hue
+
+
+@styled
+def suboptimal(tables: Tables) -> Drawing:
+    """Fig. 15: SFT on trajectories with errors and corrections; the main experiment's SFT beside it."""
+    rows = select(tables.metrics, experiment="suboptimal", method="sft_suboptimal", metric="success")
+    if rows.empty:
+        raise NothingToDraw("it needs rows of experiment 'suboptimal', method sft_suboptimal")
+    main = select(main_rows(tables, "GP-L"), seed=sorted(rows["seed"].unique()))
+    title = "Fig. 15 · SFT on sub-optimal, error-correcting trajectories"
+    remark = "the paper prints its conclusion (ID rises, OOD falls) but no values"
+    subtitle = caption(tables.profile, rows, "bands", "GP-L", remark)
+    figure = canvas(8.2, 3.2, title, subtitle)
+    grid = figure.subplots(1, 2)
+    shown = pd.concat([rows, select(main, method=["init", "sft"])])
+    unit, label = flops_scale(shown["train_flops"].max())
+    series = []
+    for axes, split in zip(grid, ("id", "rule_ood"), strict=True):
+        init = select(main, method="init", split=split)
+        for method, source in (("sft", main), ("sft_suboptimal", rows)):
+            branch = select(source, method=method, split=split)
+            if len(branch):
+                series.append(draw_curve(axes, branch, init, unit, method))
+        if len(init):
+            draw_star(axes, init, unit)
+        axes.set_title(SPLITS[split])
+        axes.set_xlabel(label)
+        axes.set_ylim(bottom=0)
+    grid[0].set_ylabel("success rate (%)")
+    methods = [name for name in ("init", "sft", "sft_suboptimal") if len(select(shown, method=name))]
+    names = NAMES | {"sft": "SFT on expert answers"}
+    handles = [handle(name, label=names[name]) for name in methods]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return Drawing(figure, record("fig15", title, subtitle, tables.profile, series, published.FIG15))

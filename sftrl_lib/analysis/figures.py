@@ -1,0 +1,59 @@
+"""Every figure by its number in the paper (our own by name): draw one, or all that a profile's tables allow.
+
+Figures are functions of the tables: they train nothing and read nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sftrl_lib.analysis import ablations, bars, curves, tables, transcripts
+from sftrl_lib.analysis.style import Drawing, NothingToDraw, Tables, save_figure
+
+FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
+    5: curves.main_curves,
+    6: bars.rule_ood_bars,
+    9: curves.without_sft,
+    10: ablations.attempts,
+    15: curves.suboptimal,
+    20: transcripts.failure_without_sft,
+    "headline": bars.headline,
+    "mechanism": curves.mechanism,
+    "protocols": bars.protocols,
+    "sensitivity": ablations.sensitivity,
+}
+
+
+def read(profile: str) -> Tables:
+    """What the figures of a profile are drawn from. Raises TableError if there is no valid table."""
+    return Tables(profile, tables.read_metrics(profile), tables.read_transcripts(profile))
+
+
+def file_name(number: int | str) -> str:
+    """`fig05` for 5, `headline` for our own. Raises ValueError for a figure that is not drawn here."""
+    if number not in FIGURES:
+        raise ValueError(f"There is no figure {number!r}; the figures are {', '.join(map(str, FIGURES))}.")
+    return f"fig{number:02d}" if isinstance(number, int) else number
+
+
+def draw(number: int | str, profile: str, **options: object) -> Drawing:
+    """Draw and save one figure. Raises NothingToDraw if the tables hold no rows for it."""
+    name, data = file_name(number), read(profile)
+    drawing = FIGURES[number](data, **options)
+    save_figure(drawing, name, profile)
+    return drawing
+
+
+def draw_all(profile: str) -> list[str]:
+    """Draw and save every figure that the tables have rows for; print what was written and what was not and why."""
+    data, written = read(profile), []
+    for number, function in FIGURES.items():
+        name = file_name(number)
+        try:
+            save_figure(function(data), name, profile)
+        except NothingToDraw as reason:
+            print(f"skipped  {name}: {reason}")
+        else:
+            print(f"written  figures/{profile}/{name}.{{png,pdf,json}}")
+            written.append(name)
+    return written

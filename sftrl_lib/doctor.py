@@ -1,0 +1,227 @@
+"""Is this machine ready? One line a check, and how to mend what is not.
+
+Uses the standard library alone and also runs as a script under an old Python, since it is what one calls when nothing
+else works: ``python sftrl_lib/doctor.py``. With ``--packages`` it only answers, by its exit status, whether every package
+of requirements.lock is installed; the Makefile asks an active conda environment so.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata, util
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = Path(os.environ.get("SFTRL_HOME", ROOT))
+GIB = 1 << 30
+
+
+class Check(NamedTuple):
+    """One line of the doctor's report."""
+
+    status: str  # ok, warn or fail
+    name: str
+    found: str
+    mend: str = ""  # what to do, unless ok
+
+
+def cores() -> int:
+    """CPU cores this process may use: its affinity and its container's quota count, not the machine's sticker."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _first_line("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit():
+        count = min(count, -(-int(quota[0]) // int(quota[1])))
+    return max(1, count)
+
+
+def memory() -> tuple[float, float]:
+    """Total and free memory in GB; a container's limit counts. (0, 0) where the system does not tell."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0.0, 0.0
+    limit, used = _first_line("/sys/fs/cgroup/memory.max"), _first_line("/sys/fs/cgroup/memory.current")
+    free = total
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    if limit.isdigit() and int(limit) < total:
+        total, free = int(limit), min(free, int(limit) - int(used or 0))
+    return total / GIB, free / GIB
+
+
+def locked() -> dict:
+    """Name -> version of every package in requirements.lock."""
+    lines = (line.split("#")[0].strip() for line in _read(ROOT / "requirements.lock").splitlines())
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def check_python() -> Check:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < (3, 11):
+        return Check("fail", "Python", found, "install Python 3.11 or newer, or name one: make PYTHON=python3.12 ...")
+    if util.find_spec("ensurepip") is None and not (ROOT / ".venv" / "ready").exists():
+        return Check("fail", "Python", found + ", without ensurepip", "on Debian or Ubuntu: apt install python3-venv")
+    return Check("ok", "Python", found)
+
+
+def check_packages() -> Check:
+    """The installed packages against requirements.lock."""
+    pins, other, missing = locked(), [], []
+    if not pins:
+        return Check("fail", "packages", "requirements.lock is missing or empty", "git checkout requirements.lock")
+    for name, version in pins.items():
+        try:
+            have = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if have.split("+")[0] != version:
+            other.append(f"{name} {have} (locked {version})")
+    if missing:
+        few = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
+        return Check("fail", "packages", f"{len(missing)} of {len(pins)} are missing: {few}", "make env")
+    if other:
+        return Check("warn", "packages", "; ".join(other), "make env installs the locked versions, numbers may differ else")
+    return Check("ok", "packages", f"all {len(pins)} as locked")
+
+
+def check_cores() -> Check:
+    count, asked = cores(), os.environ.get("OMP_NUM_THREADS", "")
+    found = f"{count} of {os.cpu_count()} usable" + (f", OMP_NUM_THREADS={asked}" if asked else "")
+    if asked.isdigit() and int(asked) > count:
+        return Check("warn", "cores", found, "unset OMP_NUM_THREADS: more threads than cores is many times slower")
+    if count < 2:
+        return Check("warn", "cores", found, "one core works; expect twice the time the README gives for two")
+    return Check("ok", "cores", found)
+
+
+def check_memory() -> Check:
+    total, free = memory()
+    found = f"{free:.1f} of {total:.1f} GB free"
+    if not total:
+        return Check("warn", "memory", "this system does not tell", "have 4 GB free; the laptop profile is made for 8 GB")
+    if free < 1.5:
+        return Check("fail", "memory", found, "close other programs: one run needs about 1.5 GB")
+    if free < 3:
+        return Check("warn", "memory", found, "run one notebook at a time (make -j1) or close other programs")
+    return Check("ok", "memory", found)
+
+
+def check_disk() -> Check:
+    free = shutil.disk_usage(HOME if HOME.exists() else ROOT).free / GIB
+    if free < 3:
+        return Check("fail", "disk", f"{free:.1f} GB free", "free 3 GB here, or set SFTRL_HOME to a folder with room")
+    return Check("ok", "disk", f"{free:.0f} GB free")
+
+
+def check_gpu() -> Check:
+    """A GPU is welcome and never needed by the smoke and laptop profiles."""
+    names = ""
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        try:
+            names = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            names = ""
+    if not names:
+        return Check("ok", "GPU", "none; smoke and laptop need none")
+    found = ", ".join(names.splitlines())
+    try:
+        build = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return Check("ok", "GPU", found)
+    if "cpu" in build:
+        return Check("warn", "GPU", f"{found}, but torch {build} cannot use it", "install the CUDA build of torch 2.13.0")
+    return Check("ok", "GPU", found)
+
+
+def check_tools() -> Check:
+    missing = [tool for tool in ("git", "make") if shutil.which(tool) is None]
+    if missing:
+        return Check("fail", "tools", f"no {' and no '.join(missing)}", "install " + " and ".join(missing))
+    version = subprocess.run(["git", "--version"], capture_output=True, text=True).stdout.strip()
+    return Check("ok", "tools", f"{version}, make")
+
+
+def check_writing() -> Check:
+    for name in ("build", "results", "figures"):
+        folder = HOME / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=str(folder)).close()
+        except OSError as problem:
+            mend = "change the folder's owner or mode, or set SFTRL_HOME to a folder of yours"
+            return Check("fail", "writing", f"{folder}: {problem.strerror}", mend)
+    return Check("ok", "writing", f"build, results and figures in {HOME}")
+
+
+def check_malloc() -> Check:
+    """glibc returns large blocks to the system at once; every update then pays page faults for the same tensors."""
+    if platform.libc_ver()[0] != "glibc":
+        return Check("ok", "malloc", "not glibc, nothing to set")
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ or "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        mend = "run through make, or export the MALLOC_ lines of the Makefile: training is slower without"
+        return Check("warn", "malloc", "glibc without MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_", mend)
+    return Check("ok", "malloc", "glibc keeps large blocks")
+
+
+def check_model() -> Check:
+    shipped = ROOT / "sftrl_lib" / "models" / "shipped"
+    found = sorted(path.parent.name for path in shipped.glob("*/config.json"))
+    if "text" not in found:
+        return Check("fail", "foundation", "the shipped text model is missing", "git checkout it, or make foundation")
+    return Check("ok", "foundation", ", ".join(found))
+
+
+CHECKS = (
+    check_python,
+    check_packages,
+    check_cores,
+    check_memory,
+    check_disk,
+    check_gpu,
+    check_tools,
+    check_writing,
+    check_malloc,
+    check_model,
+)
+
+
+def main(arguments: list | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--packages"]:
+        return int(check_packages().status == "fail")
+    if arguments:
+        print(f"Unknown option {arguments[0]!r}; use --packages or none.", file=sys.stderr)
+        return 2
+    results = [check() for check in CHECKS]
+    for check in results:
+        print(f"{check.status:5} {check.name:11} {check.found}")
+        if check.mend:
+            print(f"{'':17} -> {check.mend}")
+    failed = sum(check.status == "fail" for check in results)
+    warned = sum(check.status == "warn" for check in results)
+    print("Ready." if not failed + warned else f"{failed} to mend, {warned} to know about.")
+    return int(failed > 0)
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _first_line(path: str) -> str:
+    return (_read(path).splitlines() or [""])[0].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

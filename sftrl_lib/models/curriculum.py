@@ -1,0 +1,211 @@
+"""What the tiny text foundation model reads: short synthetic documents that teach arithmetic and rule following.
+
+The paper starts from Llama-3.2-Vision-11B, which can read a rule it is told, do arithmetic and answer in many formats.
+This curriculum gives a model of one million parameters those abilities, and holds these out of every document:
+
+1. the rule of the OOD test: no rule agrees with J=11, Q=12, K=13 in more than one place;
+2. the task's answer format: prompts and answers of conversations use synonyms of its three keys. The keys
+   themselves appear in plain records of one key each, so that they are words the model knows, never together;
+3. the held-out hands: no document shows a multiset of four numbers for which `is_heldout` is true.
+
+Documents are lists of `Turn`; only the turns with ``learn=True`` carry loss. `tests/test_curriculum.py` checks the
+three hold-outs on generated documents.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
+
+from ..points.prompts import FEEDBACK, rule_sentence, task_prompt
+from ..points.rules import FACES, RANKS, RULES, Rule, card_numbers, is_heldout
+from ..points.solver import random_formula, solve
+
+LARGEST = 13  # plain numbers, card values and rule values all lie in 1..13
+
+# Synonyms of the three answer keys: the official ones are kept for the task.
+CARD_KEYS = ("hand", "symbols")
+NUMBER_KEYS = ("values", "points")
+FORMULA_KEYS = ("equation", "solution")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a document. `role` is user, assistant, or text for a document that is no conversation."""
+
+    role: str
+    content: str
+    learn: bool = False
+
+
+Document = list[Turn]
+
+
+@lru_cache(maxsize=1)
+def training_hands() -> tuple[tuple[int, ...], ...]:
+    """The number multisets 1..13 that make 24 and are not held out."""
+    hands = combinations_with_replacement(range(1, LARGEST + 1), 4)
+    return tuple(hand for hand in hands if not is_heldout(hand) and solve(hand))
+
+
+def random_rule(rng: random.Random) -> Rule:
+    """A rule other than the OOD one: J, Q, K equal in four draws of ten, else independent."""
+    while True:
+        if rng.random() < 0.4:
+            rule = Rule(*[rng.randint(1, LARGEST)] * 3)
+        else:
+            rule = Rule(*(rng.randint(1, LARGEST) for _ in FACES))
+        if sum(a == b for a, b in zip(rule.values, RULES["distinct"].values, strict=True)) <= 1:
+            return rule
+
+
+def random_numbers(rng: random.Random, count: int = 4) -> list[int]:
+    """Numbers 1..13 that are not a held-out hand."""
+    while True:
+        numbers = [rng.randint(1, LARGEST) for _ in range(count)]
+        if count != 4 or not is_heldout(numbers):
+            return numbers
+
+
+def random_hand(rng: random.Random, rule: Rule) -> tuple[list[str], list[int]]:
+    """Four cards, faces more often than in a deck, whose numbers are not a held-out hand."""
+    while True:
+        cards = [rng.choice(FACES) if rng.random() < 0.35 else rng.choice(RANKS) for _ in range(4)]
+        numbers = list(card_numbers(cards, rule))
+        if not is_heldout(numbers):
+            return cards, numbers
+
+
+def solved(rng: random.Random, numbers: list[int]) -> tuple[str, int]:
+    """A formula over `numbers` and its whole value: 24 whenever that can be reached, most of the time."""
+    if rng.random() < 0.8 and (formulas := solve(numbers)):
+        return rng.choice(formulas), 24
+    while True:
+        value, formula = random_formula(numbers, rng)
+        if value.denominator == 1 and 0 <= value < 100:
+            return formula, int(value)
+
+
+def calculation(rng: random.Random) -> Document:
+    """Sums to work out: ``(13+1-6)*3=24``, seven of them."""
+    turns = []
+    for _ in range(7):
+        while True:
+            value, formula = random_formula(random_numbers(rng, rng.choice((2, 2, 3, 3, 4))), rng)
+            if value.denominator == 1 and 0 <= value < 200:
+                break
+        turns += [Turn("text", f"{formula}="), Turn("text", f"{value}\n", learn=True)]
+    return turns
+
+
+def making(rng: random.Random) -> Document:
+    """Formulas to find for plain numbers: ``[1, 3, 13, 6] makes 24: (13+1-6)*3=24``, four of them."""
+    turns = []
+    for _ in range(4):
+        if rng.random() < 0.6:
+            numbers = list(rng.choice(training_hands()))
+            rng.shuffle(numbers)
+        else:
+            numbers = random_numbers(rng)
+        formula, target = solved(rng, numbers)
+        turns += [Turn("text", f"{numbers} makes {target}: "), Turn("text", f"{formula}={target}\n", learn=True)]
+    return turns
+
+
+def reading(rng: random.Random) -> Document:
+    """Cards to read under a stated rule, three hands."""
+    rule = random_rule(rng)
+    turns = [Turn("text", f"Note that {rule_sentence(rule)}.\n")]
+    for _ in range(3):
+        cards, numbers = random_hand(rng, rule)
+        turns += [Turn("text", f"Cards: {cards}\n"), Turn("text", f"{numbers}\n", learn=True)]
+    return turns
+
+
+def records(rng: random.Random) -> Document:
+    """A hand as three records, one official key each, in a random order."""
+    rule = random_rule(rng)
+    cards, numbers = random_hand(rng, rule)
+    formula, target = solved(rng, numbers)
+    lines = [f'"cards": {cards},', f'"number": {numbers},', f'"formula": "{formula}={target}",']
+    rng.shuffle(lines)
+    hand = f"Note that {rule_sentence(rule)}.\nCards: {cards}\nTarget: {target}\n"
+    return [Turn("text", hand), *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
+
+
+@dataclass(frozen=True)
+class Format:
+    """An answer format: which keys, in which order. Renders both the request in the prompt and the answer."""
+
+    keys: tuple[str, ...]
+
+    def request(self, rule: Rule, target: int) -> str:
+        lines = {
+            CARD_KEYS: f"[x, y, z, w], where {rule_sentence(rule)},",
+            NUMBER_KEYS: "[a, b, c, d], where a, b, c, and d are the numbers on the cards,",
+            FORMULA_KEYS: f'"an equation that equals {target}",',
+        }
+        return self._render(lines)
+
+    def answer(self, cards: list[str], numbers: list[int], equation: str) -> str:
+        return self._render({CARD_KEYS: f"{cards},", NUMBER_KEYS: f"{numbers},", FORMULA_KEYS: f'"{equation}",'})
+
+    def _render(self, lines: dict[tuple[str, ...], str]) -> str:
+        chosen = [f'  "{key}": {next(v for k, v in lines.items() if key in k)}\n' for key in self.keys]
+        return "{\n" + "".join(chosen) + "}"
+
+
+def random_format(rng: random.Random) -> Format:
+    """The formula and up to two of the other keys, in a random order."""
+    keys = [rng.choice(CARD_KEYS), rng.choice(NUMBER_KEYS), rng.choice(FORMULA_KEYS)]
+    if rng.random() < 0.4:
+        keys.pop(rng.randrange(2))
+    if rng.random() < 0.5:
+        rng.shuffle(keys)
+    return Format(tuple(keys))
+
+
+def conversation(rng: random.Random, most_attempts: int = 1) -> Document:
+    """The paper's prompt with another answer format; up to `most_attempts` - 1 failed attempts come first.
+
+    Failed attempts carry no loss. They fail as a model's do: a wrong value, the wrong numbers, a broken formula.
+    """
+    rule = random_rule(rng)
+    cards, numbers = random_hand(rng, rule)
+    formula, target = solved(rng, numbers)
+    form = random_format(rng)
+    prompt = task_prompt(cards, rule, target)
+    prompt = prompt[: prompt.index("{\n")] + form.request(rule, target)
+    turns = [Turn("user", prompt)]
+    for _ in range(rng.randrange(most_attempts)):
+        outcome, read, attempt = _failed_attempt(rng, cards, numbers, target)
+        turns += [Turn("assistant", form.answer(cards, read, f"{attempt}={target}")), Turn("user", FEEDBACK[outcome])]
+    return [*turns, Turn("assistant", form.answer(cards, numbers, f"{formula}={target}"), learn=True)]
+
+
+def _failed_attempt(rng: random.Random, cards: list[str], numbers: list[int], target: int) -> tuple[str, list[int], str]:
+    """(outcome, numbers as read, formula) of an attempt that the verifier rejects."""
+    kind = rng.random()
+    if kind < 0.65:
+        while True:
+            value, formula = random_formula(numbers, rng)
+            if value != target:
+                return "wrong_value", numbers, formula
+    if kind < 0.9:
+        while True:
+            misread = [rng.randint(1, LARGEST) if rng.random() < 0.4 else n for n in numbers]
+            if sorted(misread) != sorted(numbers) and not is_heldout(misread):
+                return "wrong_numbers", misread, random_formula(misread, rng)[1]
+    formula = random_formula(numbers, rng)[1]
+    cut = rng.randrange(1, len(formula))
+    return "illegal", numbers, formula[:cut] + rng.choice("+*/)") + rng.choice("+*/") + formula[cut:]
+
+
+def document(rng: random.Random, progress: float) -> Document:
+    """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
+    kinds = (calculation, making, reading, records, conversation, lambda r: conversation(r, most_attempts=5))
+    early, late = (0.15, 0.40, 0.20, 0.10, 0.15, 0.0), (0.02, 0.16, 0.04, 0.08, 0.42, 0.28)
+    weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
+    return rng.choices(kinds, weights)[0](rng)

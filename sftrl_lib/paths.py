@@ -1,0 +1,37 @@
+"""Every path the project reads or writes. `SFTRL_HOME` moves what is written; the package's own files stay."""
+
+import os
+from pathlib import Path
+
+# The installed package and the models that come with it.
+PACKAGE = Path(__file__).resolve().parent
+SHIPPED = PACKAGE / "models" / "shipped"
+# The checkout: notebooks live here, and everything written goes below HOME (the checkout itself by default).
+ROOT = PACKAGE.parent
+NOTEBOOKS = ROOT / "notebooks"
+HOME = Path(os.environ.get("SFTRL_HOME", ROOT)).resolve()
+
+
+def build(profile: str) -> Path:
+    """Executed notebooks, checkpoints, datasets and per-run tables of a profile; safe to delete, not committed."""
+    return HOME / "build" / profile
+
+
+def run_folder(profile: str, run: str) -> Path:
+    """What one run keeps: its checkpoints, its part of the tables and its transcripts."""
+    return build(profile) / "runs" / run
+
+
+def data(profile: str) -> Path:
+    """Generated SFT datasets of a profile, as Hugging Face `datasets` folders."""
+    return build(profile) / "data"
+
+
+def results(profile: str) -> Path:
+    """The tidy tables that figures are drawn from; committed for the laptop profile."""
+    return HOME / "results" / profile
+
+
+def figures(profile: str) -> Path:
+    """figNN.{png,pdf,json}; committed for the laptop profile."""
+    return HOME / "figures" / profile

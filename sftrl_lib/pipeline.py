@@ -1,0 +1,229 @@
+"""Which notebook runs with which parameters, and in which order; the Makefile calls this module's command line.
+
+    python -m sftrl_lib.pipeline list    --profile laptop               the runs and what is done
+    python -m sftrl_lib.pipeline rules   --profile laptop --seeds "0 1"  check everything, write build/laptop/rules.mk
+    python -m sftrl_lib.pipeline run 05_train-rl-main-s0 --profile laptop
+    python -m sftrl_lib.pipeline report  --profile laptop               time, memory and where the output is
+    python -m sftrl_lib.pipeline figures --profile laptop               figures from the tables, no training
+
+A run is one notebook with one set of parameters; executed, it is ``build/<profile>/<run>.ipynb``, and that file is the
+make target. It is made again when the *card* beside it changes: what the notebook's code cells, the run's parameters,
+the profile's numbers and the foundation model are. Prose, other runs and the time of a checkout do not matter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from . import paths
+from .profiles import Profile, get_profile
+
+# These fields of a profile decide which runs there are, not what any one of them does.
+CHOOSES_RUNS = ("seeds", "ablation_seeds", "attempts", "no_init_lrs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook with one set of parameters."""
+
+    name: str  # of the executed notebook, without .ipynb
+    notebook: str  # file in notebooks/
+    parameters: dict  # what papermill injects
+    needs: tuple[str, ...] = ()  # names of the runs that come first
+    library: tuple[str, ...] = field(default=())  # folders of sftrl_lib whose change alone makes it run again
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """The seeds in ``"0 1 2"`` (commas do as well); None for the profile's own. Raises ValueError on anything else."""
+    words = (text or "").replace(",", " ").split()
+    bad = [word for word in words if not (word.isascii() and word.isdigit())]
+    if bad:
+        raise ValueError(f"SEEDS={text!r}: {bad[0]!r} is not a seed; use whole numbers from 0, as in SEEDS=\"0 1 2\".")
+    seeds = tuple(int(word) for word in words)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"SEEDS={text!r} names a seed twice; use each once, as in SEEDS=\"0 1 2\".")
+    return seeds or None
+
+
+def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
+    """Every run of a profile, the long ones first where the order is free.
+
+    `seeds` replaces the seeds of the main comparison; the ablations then take as many of them as they have of their own.
+    """
+    ablation = seeds[: len(profile.ablation_seeds)] if seeds else profile.ablation_seeds
+    seeds = seeds or profile.seeds
+    name = {"profile": profile.name}
+    yields = [
+        Run("01_general_points", "01_general_points.ipynb", name),
+        Run("02_foundation", "02_foundation.ipynb", name, ("01_general_points",)),
+        Run("03_expert_data", "03_expert_data.ipynb", name, ("02_foundation",)),
+    ]
+    for seed in dict.fromkeys((*seeds, *ablation)):
+        yields.append(Run(f"04_init-s{seed}", "04_init.ipynb", {**name, "seed": seed}, ("03_expert_data",)))
+    # RL of the main comparison is the longest chain, so it comes first; the ablations fill what is left.
+    yields += [_train(profile, method, "main", "", seed) for method in ("rl", "sft") for seed in seeds]
+    for seed in seeds:
+        needs = (f"05_train-rl-main-s{seed}", f"05_train-sft-main-s{seed}")
+        yields.append(Run(f"06_sensitivity-s{seed}", "06_sensitivity.ipynb", {**name, "seed": seed}, needs))
+    for seed in ablation:
+        for attempts in profile.attempts:
+            if attempts == profile.ppo.attempts and seed in seeds:
+                continue  # the figure takes this setting from the main comparison
+            yields.append(_train(profile, "rl", "attempts", f"attempts={attempts}", seed))
+        yields += [_train(profile, "rl_no_init", "no_init", f"lr={lr:g}", seed) for lr in profile.no_init_lrs]
+        yields.append(_train(profile, "sft_suboptimal", "suboptimal", "", seed))
+    needs = tuple(run.name for run in yields)
+    last = Run("07_results", "07_results.ipynb", {**name, "seeds": list(seeds)}, needs, ("analysis",))
+    return [*yields, last]
+
+
+def _train(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> Run:
+    """One training run, named after what sets it apart: 05_train-rl-main-s0, 05_train-rl-attempts-3-s0."""
+    what = {"no_init": setting.replace("=", ""), "suboptimal": ""}.get(experiment, setting.replace("=", "-") or experiment)
+    name = "-".join(filter(None, ("05_train", method, what, f"s{seed}")))
+    parameters = dict(profile=profile.name, method=method, experiment=experiment, setting=setting, seed=seed)
+    needs = ("03_expert_data",) if method == "rl_no_init" else (f"04_init-s{seed}",)
+    return Run(name, "05_train.ipynb", parameters, needs)
+
+
+def find(name: str, known: list[Run]) -> Run:
+    """The run called `name`. Raises ValueError that names the nearest ones."""
+    by_name = {run.name: run for run in known}
+    if name not in by_name:
+        near = difflib.get_close_matches(name, by_name, 4, 0.3) or list(by_name)
+        raise ValueError(f"Unknown run {name!r}; there are {len(by_name)}, among them {', '.join(near)}.")
+    return by_name[name]
+
+
+def target(profile: str, run: str) -> Path:
+    """The executed notebook of a run; it exists only if the run succeeded."""
+    return paths.build(profile) / f"{run}.ipynb"
+
+
+def card_path(profile: str, run: str) -> Path:
+    return paths.build(profile) / "cards" / f"{run}.json"
+
+
+def card(run: Run, profile: Profile) -> str:
+    """What a run depends on besides other runs, as JSON; equal cards mean that the run need not be repeated."""
+    notebook = json.loads((paths.NOTEBOOKS / run.notebook).read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    shipped = paths.SHIPPED / profile.foundation
+    model = sorted(path for path in shipped.glob("*") if path.is_file())
+    library = [path for folder in run.library for path in sorted((paths.PACKAGE / folder).rglob("*.py"))]
+    content = {
+        "parameters": run.parameters,
+        "profile": {k: v for k, v in asdict(profile).items() if k not in CHOOSES_RUNS},
+        "code cells": _digest(cell.encode() for cell in cells),
+        "foundation model": _digest(path.read_bytes() for path in model),
+        "library": _digest(path.read_bytes() for path in library),
+    }
+    return json.dumps(content, indent=1)
+
+
+def _digest(parts: Iterator[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+
+
+def write_rules(profile: Profile, chosen: list[Run]) -> Path:
+    """Check the notebooks, bring the cards up to date and write build/<profile>/rules.mk for make.
+
+    Raises ValueError if a notebook is missing or lacks a parameter that a run would set.
+    """
+    from .execution import check_parameters
+
+    for run in {run.notebook: run for run in chosen}.values():
+        check_parameters(run)
+    for run in chosen:
+        path, content = card_path(profile.name, run.name), card(run, profile)
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+    path = paths.build(profile.name) / "rules.mk"
+    path.write_text(rules(profile, chosen), encoding="utf-8")
+    return path
+
+
+def rules(profile: Profile, chosen: list[Run]) -> str:
+    """The make rules of the chosen runs: a run's target needs its card and the targets of the runs before it."""
+    seeds = " ".join(str(seed) for seed in chosen[-1].parameters.get("seeds", ()))
+    final = [_make_path(target(profile.name, run.name)) for run in chosen]
+    lines = ["# Written by `python -m sftrl_lib.pipeline rules`.", ".DELETE_ON_ERROR:", f"all: {' '.join(final)}"]
+    for run in chosen:
+        before = [card_path(profile.name, run.name), *(target(profile.name, need) for need in run.needs)]
+        lines.append(f"{_make_path(target(profile.name, run.name))}: {' '.join(map(_make_path, before))}")
+        command = f'@"$(PYTHON)" -m sftrl_lib.pipeline run {run.name} --profile {profile.name}'
+        lines.append(f"\t{command}" + (f' --seeds "{seeds}"' if seeds else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _make_path(path: Path) -> str:
+    """A path as make wants it: relative to the checkout where it can be, blanks and dollars escaped."""
+    short = path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
+    return str(short).replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
+
+
+def state(profile: Profile, run: Run) -> str:
+    """done, failed, changed (its card differs from what it ran with) or to do."""
+    path, past = target(profile.name, run.name), card_path(profile.name, run.name)
+    if not path.exists():
+        return "failed" if path.with_suffix(".failed.ipynb").exists() else "to do"
+    same = past.exists() and past.read_text(encoding="utf-8") == card(run, profile)
+    return "done" if same and past.stat().st_mtime <= path.stat().st_mtime else "changed"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sftrl_lib.pipeline", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=("list", "rules", "run", "report", "figures", "jobs"))
+    parser.add_argument("run", nargs="?", help="name of the run, for the command run")
+    parser.add_argument("--profile", default="laptop", help="default: laptop")
+    parser.add_argument("--seeds", help='seeds of the main comparison, as in "0 1 2"; default: the profile\'s')
+    options = parser.parse_args(arguments)
+    try:
+        return _command(options)
+    except (ValueError, FileNotFoundError) as problem:
+        print(problem, file=sys.stderr)
+        return 2
+
+
+def _command(options: argparse.Namespace) -> int:
+    from . import execution
+
+    if options.command == "jobs":
+        print(execution.jobs())
+        return 0
+    profile = get_profile(options.profile)
+    chosen = runs(profile, parse_seeds(options.seeds))
+    if options.command == "list":
+        for run in chosen:
+            print(f"{state(profile, run):8} {run.name:36} {' '.join(f'{k}={v}' for k, v in run.parameters.items())}")
+    elif options.command == "rules":
+        write_rules(profile, chosen)
+    elif options.command == "run":
+        if options.run is None:
+            raise ValueError("The command run needs the name of a run; `list` shows them.")
+        try:
+            execution.execute(find(options.run, chosen), profile.name)
+        except execution.RunFailed as failure:
+            print(failure, file=sys.stderr)
+            return failure.code
+    elif options.command == "report":
+        print(execution.report(profile.name))
+    elif options.command == "figures":
+        from .analysis import figures
+
+        for path in figures.draw_all(profile.name):
+            print(os.path.relpath(path, paths.ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

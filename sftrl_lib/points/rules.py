@@ -1,0 +1,140 @@
+"""GeneralPoints cards, face-card rules, dealing and the held-out hands (paper section 4.1, appendix A).
+
+How they differ:
+* paper: hands come from a 52-card deck; J, Q, K all count 10 (training) or 11, 12, 13 (rule-OOD, with at
+  least one face card in every hand); only solvable hands are dealt.
+* official code: four independent ranks *with* replacement, drawn from Python's global random state, so that a
+  seed has no effect; for OOD one of the four is forced to be a face card; no held-out hands.
+* ours: a 52-card deck without replacement, all randomness from Gymnasium's ``np_random``; "face" deals are
+  the same deals conditioned on holding a face card; one number multiset in ten is held out of every training
+  phase.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .solver import is_solvable
+
+RANKS = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
+FACES = ("J", "Q", "K")
+SUITS = {
+    "black": ("spades", "clubs"),
+    "red": ("hearts", "diamonds"),
+    "any": ("spades", "clubs", "hearts", "diamonds"),
+}
+DEALS = ("any", "face")
+HANDS = ("any", "train", "heldout")
+HELDOUT_ONE_IN = 10  # one number multiset in ten is never used in training
+_MAX_DEALS = 10_000
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What J, Q and K count as. The paper uses (10, 10, 10) and (11, 12, 13); any values 1-99 are allowed."""
+
+    jack: int
+    queen: int
+    king: int
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 99:
+                raise ValueError(f"J, Q and K must count as whole numbers from 1 to 99, got {value!r}.")
+
+    @property
+    def values(self) -> tuple[int, int, int]:
+        return self.jack, self.queen, self.king
+
+
+RULES = {"ten": Rule(10, 10, 10), "distinct": Rule(11, 12, 13)}
+
+
+def as_rule(rule: str | Rule | Sequence[int]) -> Rule:
+    """``"ten"``, ``"distinct"``, a `Rule` or three values for J, Q, K; else raises ValueError."""
+    if isinstance(rule, Rule):
+        return rule
+    if isinstance(rule, str):
+        if rule not in RULES:
+            raise ValueError(f"Unknown rule {rule!r}; use {' or '.join(RULES)}, or three values for J, Q, K.")
+        return RULES[rule]
+    values = tuple(rule) if isinstance(rule, Sequence) else ()
+    if len(values) != 3:
+        raise ValueError(f"A rule is one of {', '.join(RULES)} or three values for J, Q, K, got {rule!r}.")
+    return Rule(*values)
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> str:
+    """`value`, or a ValueError that names the argument, the value and what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def card_numbers(cards: Sequence[str], rule: str | Rule | Sequence[int] = "ten") -> tuple[int, ...]:
+    """The number each card counts as under `rule` (A counts 1). Raises ValueError for an unknown rank."""
+    faces = dict(zip(FACES, as_rule(rule).values, strict=True))
+    numbers = []
+    for card in cards:
+        if card not in RANKS:
+            raise ValueError(f"Unknown card {card!r}; the ranks are {', '.join(RANKS)}.")
+        numbers.append(faces[card] if card in faces else 1 if card == "A" else int(card))
+    return tuple(numbers)
+
+
+def is_heldout(numbers: Sequence[int]) -> bool:
+    """Whether this multiset of numbers is kept out of every training phase (a fixed pseudo-random tenth)."""
+    key = ",".join(map(str, sorted(numbers)))
+    return zlib.crc32(key.encode()) % HELDOUT_ONE_IN == 0
+
+
+def in_split(numbers: Sequence[int], hands: str) -> bool:
+    """Whether `numbers` belongs to ``hands`` = "any", "train" or "heldout"."""
+    return hands == "any" or is_heldout(numbers) == (hands == "heldout")
+
+
+def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: int) -> list[str]:
+    """`cards` as a list, or a ValueError if they are not four ranks of one deck with a solution."""
+    if not isinstance(cards, Sequence) or len(cards) != 4:
+        raise ValueError(f"A hand is a list of four cards such as ['4', '3', '2', 'K'], got {cards!r}.")
+    cards = [str(card) for card in cards]
+    numbers = card_numbers(cards, rule)
+    if not is_solvable(numbers, target):
+        raise ValueError(f"The hand {cards} counts {list(numbers)}, which cannot make {target}.")
+    return cards
+
+
+def deal(
+    rng: np.random.Generator,
+    rule: str | Rule | Sequence[int] = "ten",
+    deal: str = "any",
+    hands: str = "any",
+    suits: str = "any",
+    target: int = 24,
+) -> tuple[list[str], list[str]]:
+    """A solvable hand of four ranks and their suits.
+
+    Cards come from a deck of the chosen suits without replacement. Raises ValueError for unknown options, or
+    when 10,000 deals in a row hold no solvable hand of the asked kind.
+    """
+    check_choice("deal", deal, DEALS)
+    check_choice("hands", hands, HANDS)
+    check_choice("suits", suits, tuple(SUITS))
+    rule = as_rule(rule)
+    colours = SUITS[suits]
+    for _ in range(_MAX_DEALS):
+        drawn = rng.choice(len(RANKS) * len(colours), size=4, replace=False)
+        cards = [RANKS[int(card) % len(RANKS)] for card in drawn]
+        if deal == "face" and not any(card in FACES for card in cards):
+            continue
+        numbers = card_numbers(cards, rule)
+        if in_split(numbers, hands) and is_solvable(numbers, target):
+            return cards, [colours[int(card) // len(RANKS)] for card in drawn]
+    raise ValueError(
+        f"No solvable hand for target={target}, rule={rule.values}, deal={deal!r}, hands={hands!r} "
+        f"in {_MAX_DEALS} deals."
+    )

@@ -1,0 +1,164 @@
+"""The outcome verifier of GeneralPoints: text in; a reward, an outcome and a feedback sentence out.
+
+How they differ:
+* paper (appendix A): +5 correct; -1 legal but the wrong value; -2 numbers that are not on the cards; -3 any
+  other illegal equation; with pictures, an *extra* -1.5 when the cards are misread.
+* official code: penalties accumulate, the value is compared in floating point, spaces are illegal, cards in
+  strict JSON count as misread, and the feedback quotes a prefix of a stored solution. A misread hand
+  *replaces* the reward by -1.5. All of this is in `official.py` (``verifier="official"``).
+* ours (``verifier="exact"``): the paper's values and one outcome an answer, the first that applies of
+  misread, illegal, wrong_numbers, wrong_value, correct. Exact fractions. A misread hand replaces the reward,
+  as in the official code: a sum of two rewards could be neither named nor counted. A card left out or used
+  twice is wrong_numbers, as in the official code; a division by zero is a wrong value; a unary minus is
+  illegal.
+
+An answer is hostile text: nothing in it is evaluated as code, and grading takes time linear in a bounded
+length.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import official
+from .formula import evaluate, parse_formula
+from .prompts import FEEDBACK, MODALITIES
+from .rules import Rule, card_numbers, check_choice
+
+VERIFIERS = ("exact", "official")
+OUTCOMES = ("correct", "wrong_value", "wrong_numbers", "illegal", "misread")
+REWARDS = {"correct": 5.0, "wrong_value": -1.0, "wrong_numbers": -2.0, "illegal": -3.0, "misread": -1.5}
+MAX_TEXT = 100_000  # characters of an answer; the fields of a longer one are not looked for
+
+# The official template (single quotes, trailing comma) is not JSON, so its fields are looked for one by one.
+_FORMULA = re.compile(r'"formula"\s*:\s*"([^"]*)"')
+_LISTS = {key: re.compile(rf'"{key}"\s*:\s*\[([^\[\]]{{0,400}})\]') for key in ("cards", "number")}
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,6}")
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What the verifier says about one answer.
+
+    reward: the reward of this attempt. outcome: one of `OUTCOMES`. feedback: the whole sentence for the chat
+    with ``verifier="exact"``; with ``verifier="official"`` the bare message (the released code's "Verify
+    Info"), of which the chat makes "You failed this trial because {message}".
+    """
+
+    reward: float
+    outcome: str
+    feedback: str
+
+
+_GRADES = {outcome: Grade(REWARDS[outcome], outcome, FEEDBACK[outcome]) for outcome in OUTCOMES}
+
+
+def grade(
+    text: str,
+    cards: Sequence[str],
+    rule: str | Rule | Sequence[int] = "ten",
+    target: int = 24,
+    modality: str = "text",
+    verifier: str = "exact",
+) -> Grade:
+    """Grade one answer, any text whatever, to the hand `cards` (ranks such as "A", "10", "K").
+
+    With ``modality="image"`` the answer's "cards" field is checked first. Raises ValueError for an unknown
+    card, rule, modality or verifier.
+    """
+    check_choice("verifier", verifier, VERIFIERS)
+    check_choice("modality", modality, MODALITIES)
+    numbers = card_numbers(cards, rule)
+    if verifier == "official":
+        return Grade(*official.judge(text, cards, numbers, target, modality))
+    return _GRADES[_outcome(text, cards, numbers, target, modality)]
+
+
+def _outcome(text: str, cards: Sequence[str], numbers: Sequence[int], target: int, modality: str) -> str:
+    document = _document(text)
+    if modality == "image":
+        seen = _cards(text, document)
+        if seen is None or sorted(seen) != sorted(cards):
+            return "misread"
+    formula = _formula(text, document)
+    tokens = None if formula is None else parse_formula(formula)
+    if tokens is None:
+        return "illegal"
+    if sorted(token for token in tokens if isinstance(token, int)) != sorted(numbers):
+        return "wrong_numbers"
+    return "correct" if evaluate(tokens) == target else "wrong_value"
+
+
+def read_cards(text: str) -> list[str] | None:
+    """The cards the answer says it sees (its "cards" field); None without such a list of ranks."""
+    return _cards(text, _document(text))
+
+
+def read_numbers(text: str) -> list[int] | None:
+    """The values the answer gives to the cards (its "number" field); None without such a list."""
+    return _numbers(text, _document(text))
+
+
+def read_formula(text: str) -> str | None:
+    """The answer's "formula" field as it stands; None without a text field of that name."""
+    return _formula(text, _document(text))
+
+
+def has_format(text: str) -> bool:
+    """Whether all three fields of the answer format ("cards", "number", "formula") can be read."""
+    document = _document(text)
+    fields = _cards(text, document), _numbers(text, document), _formula(text, document)
+    return all(field is not None for field in fields)
+
+
+def _document(text: str) -> dict | None:
+    """The answer as a JSON object; None if it is not one, and its fields are then looked for in the text."""
+    if len(text) > MAX_TEXT:
+        return None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _formula(text: str, document: dict | None) -> str | None:
+    if document is not None and "formula" in document:
+        formula = document["formula"]
+        return formula if isinstance(formula, str) else None
+    found = _FORMULA.search(text) if len(text) <= MAX_TEXT else None
+    return found[1] if found else None
+
+
+def _list(text: str, document: dict | None, key: str) -> list | None:
+    if document is not None and key in document:
+        return document[key] if isinstance(document[key], list) else None
+    found = _LISTS[key].search(text) if len(text) <= MAX_TEXT else None
+    return [item.strip(" \t\r\n'\"") for item in found[1].split(",")] if found else None
+
+
+def _cards(text: str, document: dict | None) -> list[str] | None:
+    """Ranks may be JSON strings, JSON integers or bare words; nothing else is a rank."""
+    cards = []
+    for item in _list(text, document, "cards") or ():
+        if type(item) is int and 0 <= item <= 99:
+            item = str(item)
+        if type(item) is not str or not item:
+            return None
+        cards.append(item)
+    return cards or None
+
+
+def _numbers(text: str, document: dict | None) -> list[int] | None:
+    """Values may be JSON integers or digits, quoted or not; booleans and fractions are no values."""
+    numbers = []
+    for item in _list(text, document, "number") or ():
+        if type(item) is str and _WHOLE_NUMBER.fullmatch(item):
+            item = int(item)
+        if type(item) is not int:
+            return None
+        numbers.append(item)
+    return numbers or None

@@ -1,0 +1,117 @@
+"""The configuration of every stage, as frozen dataclasses, and the four profiles that fill them in.
+
+A profile fixes the model, the compute both branches get, and how they are trained and evaluated. Nothing else in the
+project knows which profile it serves. The paper's values are named where ours differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+METHODS = ("sft", "rl", "rl_no_init", "sft_suboptimal")
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Supervised fine-tuning with TRL's `SFTTrainer`, loss on the answer only (paper C.1-C.2)."""
+
+    examples: int = 8_000  # expert prompt-answer pairs to draw from
+    batch_size: int = 64  # paper 128
+    lr: float = 1e-3  # paper 1e-6 at 11 B parameters; small models need larger steps
+    init_steps: int = 12  # the short SFT that makes Init; official GP-L: 400 steps of 128
+    warmup: float = 0.03  # share of the steps, as in the official script
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Multi-turn PPO (paper section 3, official hyper-parameters in brackets)."""
+
+    episodes: int = 64  # hands per update [2,048 attempts]
+    attempts: int = 5  # graded attempts per hand
+    temperature: float = 1.0  # of the rollouts [0.2]
+    max_new_tokens: int = 48  # per attempt [512]
+    lr: float = 5e-4  # [1e-6 at 11 B parameters]
+    value_lr: float = 1e-3  # of the value head
+    lr_end: float = 0.1  # cosine schedule, final share of lr [1e-3]
+    epochs: int = 2  # passes over each batch [4]
+    minibatches: int = 4  # optimiser steps per pass [2]
+    clip: float = 0.2  # [0.1]
+    ratio: str = "token"  # or "sequence", the official weighted sequence-level ratio
+    gamma: float = 0.9  # per attempt [0.9]
+    gae_lambda: float = 0.95  # [0.95]
+    value_coef: float = 0.5  # [0.5]
+    entropy_coef: float = 0.0  # [0.01, but unused by the official loss]
+    kl_coef: float = 0.0  # of the KL to Init [0: the official code has none]
+    share_backbone: bool = False  # let the value loss reach the backbone [True]
+    max_grad_norm: float = 1.0  # [0.01]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How checkpoints are tested (paper C.3: sampled, five attempts with feedback)."""
+
+    episodes_end: int = 1_000  # per split for Init and the end of a branch [234]
+    episodes_curve: int = 250  # per split for checkpoints along a curve
+    attempts: int = 5
+    temperature: float = 1.0  # the rollout temperature, fixed before looking at results
+    max_new_tokens: int = 48  # [256]
+    batch_size: int = 256  # episodes decoded side by side
+    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)  # of the sensitivity study
+    attempts_grid: tuple[int, ...] = (1, 3, 5, 10)  # of the sensitivity study
+    episodes_sensitivity: int = 500
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One scale at which the whole paper runs."""
+
+    name: str
+    foundation: str  # folder below sftrl_lib/models/shipped, or a Hugging Face model by path or hub name
+    seeds: tuple[int, ...]  # of the main comparison
+    ablation_seeds: tuple[int, ...]  # of Figs. 9, 10 and 15
+    fork_flops: float  # training compute that each branch gets after Init, by the paper's formulas
+    checkpoints: int = 8  # evaluated along each branch, at equal steps of compute
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    attempts: tuple[int, ...] = (1, 3, 5, 10)  # Fig. 10
+    no_init_lrs: tuple[float, ...] = (2e-4, 5e-4, 1e-3)  # Fig. 9; paper 5e-7, 1e-6, 2e-6
+    lora_rank: int = 0  # 0 trains all parameters, as the paper does
+    dtype: str = "float32"
+
+
+LAPTOP = Profile(
+    name="laptop",
+    foundation="text",
+    seeds=(0, 1, 2),
+    ablation_seeds=(0,),
+    fork_flops=1e13,
+)
+
+SMOKE = replace(
+    LAPTOP,
+    name="smoke",
+    seeds=(0,),
+    fork_flops=2e11,
+    checkpoints=2,
+    sft=replace(LAPTOP.sft, examples=512, init_steps=4),
+    ppo=replace(LAPTOP.ppo, episodes=16),
+    evaluation=replace(
+        LAPTOP.evaluation, episodes_end=32, episodes_curve=16, episodes_sensitivity=16, attempts_grid=(1, 5), temperatures=(0.0, 1.0)
+    ),
+    attempts=(1, 5),
+)
+
+PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile called `name`. Raises ValueError that lists the known ones."""
+    if name not in PROFILES:
+        raise ValueError(f"Unknown profile {name!r}; use one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
+
+
+def field_names(config: type) -> list[str]:
+    """The fields of a configuration class, in order."""
+    return [f.name for f in fields(config)]

@@ -1,0 +1,296 @@
+"""Multi-turn PPO with a verifier's outcome reward (paper section 3, RL4VLM's recipe).
+
+How they differ:
+
+| | paper / official code | ours |
+|---|---|---|
+| an action | a whole answer; its reward comes from the verifier | the same |
+| ratio | one per answer: exp of 0.5 * (log-probs before the formula) + (log-probs from it on) | per token (default), or theirs with ``ratio="sequence"`` |
+| clip, epochs | 0.1, 4 | 0.2, 2 |
+| advantage | GAE over attempts, gamma 0.9, lambda 0.95, leaking into the next, unrelated hand after a truncation | the same, cut at the end of every episode |
+| value | MLP on the last prompt token's state, backbone shared, clipped value loss | the same head, plain squared error; backbone shared only with ``share_backbone`` |
+| KL to Init, entropy | none; a coefficient that the loss never uses | both optional, both off by default |
+| sampling | temperature 0.2, top-p 0.9, log-probs without top-p | temperature 1, log-probs of exactly what was sampled from |
+| batch | 256 attempts on each of 8 GPUs, one at a time | whole episodes, side by side |
+
+An episode that runs out of attempts is cut, not bootstrapped: the budget is part of the task, nothing follows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..models.checkpoint import load_state, save_state
+from ..models.policy import Policy, ValueHead
+from ..profiles import PPOConfig
+from .compute import Compute
+from .rollout import Attempt, Conversation, Episode, rollout
+from .snapshots import write_snapshot
+
+MIN_LOGPROB_WEIGHT = 0.5  # of the tokens before the answer key, in the official sequence-level ratio
+
+
+def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
+    """Generalised advantage estimates and returns of one episode's attempts, in order.
+
+    The value after the last attempt is 0, whether it ended in success or the budget ran out (see the file's header).
+    Shapes: (attempts,) in and out.
+    """
+    advantages = np.zeros(len(rewards))
+    running, following = 0.0, 0.0
+    for t in reversed(range(len(rewards))):
+        delta = rewards[t] + gamma * following - values[t]
+        running = delta + gamma * lam * running
+        advantages[t] = running
+        following = values[t]
+    return advantages, advantages + np.asarray(values)
+
+
+@dataclass
+class Batch:
+    """Conversations padded to (rows, tokens); per-token tensors refer to the token predicted at that place."""
+
+    ids: torch.Tensor  # (rows, tokens)
+    attempt: torch.Tensor  # (rows, tokens - 1): number of the attempt that token belongs to, -1 for none
+    old_logprobs: torch.Tensor  # (rows, tokens - 1)
+    weights: torch.Tensor  # (rows, tokens - 1): weight of the token in the sequence-level log-probability
+    prompt_row: torch.Tensor  # (attempts,)
+    prompt_end: torch.Tensor  # (attempts,): position of the last prompt token, where the critic looks
+    advantages: torch.Tensor  # (attempts,)
+    returns: torch.Tensor  # (attempts,)
+    tokens: int  # without padding
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attempt as PPO sees it."""
+
+    attempt: Attempt
+    advantage: float
+    return_: float
+
+
+def make_batch(
+    rows: Sequence[tuple[Conversation, list[Step]]], policy: Policy, answer_key: str | None = None
+) -> Batch:
+    """Stack conversations with their attempts' advantages and returns.
+
+    With `answer_key`, tokens before its last occurrence in an answer weigh one half, as in the official code; unlike
+    there the key is found in the text, so any tokenizer will do.
+    """
+    longest = max(len(conversation.ids) for conversation, _ in rows)
+    shape = len(rows), longest
+    ids = torch.full(shape, policy.tokenizer.pad_token_id)
+    attempt = torch.full((shape[0], longest - 1), -1)
+    old, weights = torch.zeros(shape[0], longest - 1), torch.ones(shape[0], longest - 1)
+    prompt_row, prompt_end, steps = [], [], []
+    for row, (conversation, row_steps) in enumerate(rows):
+        ids[row, : len(conversation.ids)] = torch.tensor(conversation.ids)
+        for step in row_steps:
+            a = step.attempt
+            span = slice(a.start - 1, a.end - 1)
+            attempt[row, span] = len(steps)
+            old[row, span] = torch.tensor(a.logprobs)
+            if answer_key:
+                weights[row, span] = key_weights(conversation.ids[a.start : a.end], policy, answer_key)
+            prompt_row.append(row)
+            prompt_end.append(a.start - 1)
+            steps.append(step)
+    batch = Batch(
+        ids, attempt, old, weights, torch.tensor(prompt_row), torch.tensor(prompt_end),
+        torch.tensor([step.advantage for step in steps], dtype=torch.float32),
+        torch.tensor([step.return_ for step in steps], dtype=torch.float32),
+        sum(len(conversation.ids) for conversation, _ in rows),
+    )
+    return Batch(*(v.to(policy.device) if isinstance(v, torch.Tensor) else v for v in vars(batch).values()))
+
+
+def key_weights(ids: list[int], policy: Policy, answer_key: str) -> torch.Tensor:
+    """(tokens,): one half before the token in which the last ``"answer_key"`` begins, one from there on."""
+    pieces = [policy.tokenizer.decode([i]) for i in ids]
+    start = "".join(pieces).rfind(f'"{answer_key}"')
+    ends = np.cumsum([len(piece) for piece in pieces])
+    return torch.tensor([MIN_LOGPROB_WEIGHT if end <= start else 1.0 for end in ends])
+
+
+def ppo_loss(
+    policy: Policy, batch: Batch, config: PPOConfig, reference: torch.Tensor | None = None
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The clipped PPO objective plus value loss, entropy bonus and KL penalty; and what to log of it.
+
+    `reference` holds Init's log-probabilities, (rows, tokens - 1), needed when ``config.kl_coef`` is not 0.
+    """
+    hidden = policy.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+    chosen = batch.attempt >= 0
+    owner = batch.attempt[chosen]
+    log_p = torch.log_softmax(policy.logits(hidden[:, :-1][chosen]) / config.temperature, dim=-1)
+    new = log_p.gather(-1, batch.ids[:, 1:][chosen][:, None])[:, 0]
+    log_ratio = new - batch.old_logprobs[chosen]
+    if config.ratio == "sequence":
+        per_attempt = torch.zeros_like(batch.advantages)
+        log_ratio = per_attempt.index_add(0, owner, batch.weights[chosen] * log_ratio)
+        advantage = batch.advantages
+    else:
+        advantage = batch.advantages[owner]
+    ratio = log_ratio.clamp(max=10.0).exp()  # the clamp keeps a runaway ratio finite; clipping zeroes its gradient
+    clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+    state = hidden[batch.prompt_row, batch.prompt_end]
+    values = policy.value_head(state if config.share_backbone else state.detach())
+    value_loss = (values - batch.returns).square().mean()
+    entropy = -(log_p.exp() * log_p).sum(-1).mean()
+    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+    log = {
+        "policy_loss": policy_loss.item(),
+        "value_loss": value_loss.item(),
+        "entropy": entropy.item(),
+        "clip_fraction": ((ratio - 1).abs() > config.clip).float().mean().item(),
+        "approx_kl": (ratio - 1 - log_ratio).mean().item(),
+    }
+    if reference is not None:
+        behind = reference[chosen] - new  # k3, the low-variance estimator of KL(policy || Init)
+        kl = (behind.exp() - 1 - behind).mean()
+        loss = loss + config.kl_coef * kl
+        log["kl_to_init"] = kl.item()
+    return loss, log
+
+
+@torch.no_grad()
+def token_logprobs(policy: Policy, batch: Batch, temperature: float) -> torch.Tensor:
+    """(rows, tokens - 1): log-probabilities of the conversations' own tokens."""
+    hidden = policy.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1]
+    log_p = torch.log_softmax(policy.logits(hidden) / temperature, dim=-1)
+    return log_p.gather(-1, batch.ids[:, 1:, None])[..., 0]
+
+
+def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[tuple[Conversation, list[Step]]]:
+    """Every conversation with its attempts' normalised advantages and returns."""
+    estimates = []
+    for episode in episodes:
+        attempts = episode.attempts
+        rewards, values = [a.reward for a in attempts], [a.value for a in attempts]
+        estimates.append(gae(rewards, values, config.gamma, config.gae_lambda))
+    every = np.concatenate([advantages for advantages, _ in estimates])
+    mean, scale = every.mean(), every.std() + 1e-8
+    rows = []
+    for episode, (advantages, returns) in zip(episodes, estimates, strict=True):
+        numbers = iter(zip((advantages - mean) / scale, returns, strict=True))
+        for conversation in episode.conversations:
+            rows.append((conversation, [Step(a, *map(float, next(numbers))) for a in conversation.attempts]))
+    return rows
+
+
+def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Success rate, first-attempt success rate and mean reward of rollouts."""
+    return {
+        "success": float(np.mean([episode.terminated for episode in episodes])),
+        "first_attempt": float(np.mean([episode.attempts[0].outcome == "correct" for episode in episodes])),
+        "reward": float(np.mean([attempt.reward for episode in episodes for attempt in episode.attempts])),
+    }
+
+
+def train_ppo(
+    policy: Policy,
+    make_env: Callable[[], gymnasium.Env],
+    config: PPOConfig,
+    compute: Compute,
+    fork_flops: float,
+    checkpoints: int,
+    folder: Path,
+    seed: int,
+    reference: Policy | None = None,
+    answer_key: str = "formula",
+    save_every: int = 5,
+) -> list[dict[str, float]]:
+    """Train `policy` in place until the branch has spent `fork_flops`; returns one log entry per update.
+
+    Writes ``folder/step-NNNNN`` (model, critic and ``compute.json``) at `checkpoints` equal shares of the compute,
+    and ``folder/training`` every `save_every` updates, from which an interrupted run continues as if it had not
+    been. Everything random depends on (seed, update) alone.
+    """
+    policy.value_head = ValueHead(policy.model.config.get_text_config().hidden_size, seed).to(policy.device)
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": parameters, "lr": config.lr}, {"params": policy.value_head.parameters(), "lr": config.value_lr}],
+        eps=1e-7, weight_decay=0.0,
+    )
+    state = {"model": policy.model, "value_head": policy.value_head, "optimizer": optimizer}
+    identity = {**asdict(config), "seed": seed, "fork_flops": fork_flops, "checkpoints": checkpoints}
+    progress = load_state(folder / "training", state, identity)
+    progress = progress or {"update": 0, "written": 0, "compute": compute.to_dict(), "history": []}
+    compute = Compute(**progress["compute"])
+    envs = [make_env() for _ in range(config.episodes)]
+    bar = tqdm(total=100, desc=f"PPO seed {seed}", unit="%", mininterval=10, leave=False)
+    while compute.fork_flops < fork_flops:
+        spent = compute.fork_flops / fork_flops
+        scale = config.lr_end + (1 - config.lr_end) * 0.5 * (1 + math.cos(math.pi * spent))
+        for group, lr in zip(optimizer.param_groups, (config.lr, config.value_lr), strict=True):
+            group["lr"] = lr * scale
+        sequence = np.random.SeedSequence([seed, progress["update"]])
+        *seeds, sampling, shuffling = map(int, sequence.generate_state(config.episodes + 2))
+        generator = torch.Generator(policy.device).manual_seed(sampling)
+        resets = [{"seed": s} for s in seeds]
+        episodes = rollout(policy, envs, resets, config.temperature, config.max_new_tokens, generator)
+        compute.buffer_tokens += sum(episode.tokens_read for episode in episodes)
+        entry = update_policy(policy, optimizer, episodes, config, shuffling, reference, answer_key, compute)
+        progress["update"] += 1
+        progress["history"].append({"update": progress["update"], "flops": compute.flops, **summarise(episodes), **entry})
+        progress["compute"] = compute.to_dict()
+        share = compute.fork_flops / fork_flops
+        bar.update(min(100, round(100 * share)) - bar.n)
+        bar.set_postfix(success=f"{progress['history'][-1]['success']:.2f}", update=progress["update"])
+        due = int(min(1.0, share) * checkpoints)
+        if due > progress["written"]:
+            progress["written"] = due
+            write_snapshot(policy, folder, progress["update"], compute)
+        if due == checkpoints or progress["update"] % save_every == 0:
+            save_state(folder / "training", state, progress, identity)
+    bar.close()
+    return progress["history"]
+
+
+def update_policy(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    episodes: Sequence[Episode],
+    config: PPOConfig,
+    seed: int,
+    reference: Policy | None,
+    answer_key: str,
+    compute: Compute,
+) -> dict[str, float]:
+    """Several epochs of minibatch steps on one batch of episodes; adds the tokens trained on to `compute`."""
+    rows = with_advantages(episodes, config)
+    order = np.random.default_rng(seed)
+    key = answer_key if config.ratio == "sequence" else None
+    logs: list[dict[str, float]] = []
+    policy.model.train()
+    for _ in range(config.epochs):
+        shuffled = order.permutation(len(rows))
+        for part in np.array_split(shuffled, min(config.minibatches, len(rows))):
+            batch = make_batch([rows[i] for i in part], policy, key)
+            init_logprobs = None
+            if config.kl_coef and reference is not None:
+                init_logprobs = token_logprobs(reference, batch, config.temperature)
+            loss, log = ppo_loss(policy, batch, config, init_logprobs)
+            loss.backward()
+            # Policy and critic are clipped apart: the critic's first errors would drown the policy's gradient.
+            norm, _ = (
+                torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm) for group in optimizer.param_groups
+            )
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"PPO's gradient is {norm.item()}; lower lr ({config.lr}) or max_grad_norm.")
+            optimizer.step()
+            optimizer.zero_grad()
+            compute.trained_tokens += batch.tokens
+            logs.append({**log, "grad_norm": norm.item()})
+    return {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}

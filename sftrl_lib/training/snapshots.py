@@ -1,0 +1,49 @@
+"""The checkpoints of a branch that are evaluated: complete models with the compute they cost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models.checkpoint import CheckpointError, replace_folder
+from ..models.policy import Policy
+from .compute import Compute
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved model of a branch."""
+
+    folder: Path
+    step: int  # optimiser steps (SFT) or updates (PPO) since Init
+    compute: Compute
+
+
+def write_snapshot(policy: Policy, run: Path, step: int, compute: Compute) -> Path:
+    """Write ``run/step-NNNNN``, which loads with the Auto classes; it appears only when it is complete."""
+    folder = run / f"step-{step:05d}"
+    fresh = run / f".{folder.name}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    policy.save(fresh)
+    (fresh / "compute.json").write_text(json.dumps({"step": step, **compute.to_dict()}))
+    replace_folder(fresh, folder)
+    return folder
+
+
+def read_snapshot(folder: Path) -> Snapshot:
+    """The snapshot in `folder`. Raises CheckpointError if it is missing or damaged."""
+    try:
+        saved = json.loads((folder / "compute.json").read_text())
+        return Snapshot(folder, saved.pop("step"), Compute(**saved))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} holds no complete model ({error}); run the step that makes it again.") from error
+
+
+def snapshots(run: Path) -> list[Snapshot]:
+    """All snapshots of a run, by step. Raises CheckpointError if there is none."""
+    found = [read_snapshot(folder) for folder in sorted(run.glob("step-*"))]
+    if not found:
+        raise CheckpointError(f"{run} holds no model yet; run the step that makes it first.")
+    return found

@@ -1,0 +1,141 @@
+"""The outcome verifier of navigation: an answer's text in, a reward, an outcome and a feedback sentence out.
+
+How they differ:
+* paper (appendix B.3): +1 correct action, -1 wrong action, -1.5 failed detection of landmarks.
+* official code: a right action earns +1 whatever the observation. A wrong one costs -1.5 instead of -1 when
+  the answer claims an intersection and the *landmark text* of the position has no such word: so always at a
+  real intersection, where the feedback then says "you are not at any intersection". Only exact strings match.
+* ours (``verifier="exact"``): the same rewards, the claim compared with whether there is an intersection.
+  Strict JSON and the official template are both read, and spaces inside an action do not matter. An action
+  that the stated action space does not have, or no readable action at all, is "illegal" (-1). A wrong claim
+  counts before that.
+
+Nothing is evaluated as code: an answer is hostile text, and grading takes time linear in a bounded length.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from .prompts import ACTION_SPACES, FEEDBACK, OFFICIAL_FEEDBACK
+from .rails import VERIFIERS, RailPoint
+from .schema import check_choice
+
+OUTCOMES = ("correct", "wrong_action", "wrong_observation", "illegal")
+REWARDS = {"correct": 1.0, "wrong_action": -1.0, "wrong_observation": -1.5, "illegal": -1.0}
+MAX_TEXT = 100_000  # characters of an answer; a longer one is illegal
+
+# The official template (trailing comma) is not JSON, so its fields are looked for one by one.
+_FIELDS = ("current observation", "action")
+_LENIENT = {key: re.compile(rf'"{key}"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL) for key in _FIELDS}
+_OFFICIAL = {key: re.compile(rf'"{key}": "(.*?)"') for key in _FIELDS}
+_LEGAL = {
+    actions: {"forward()", "stop()", *(f"turn_direction({word})" for word in words)}
+    for actions, words in ACTION_SPACES.items()
+}
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What the verifier says about one answer.
+
+    reward: the reward of the attempt. outcome: one of `OUTCOMES`. feedback: the whole sentence for the chat
+    with ``verifier="exact"``; the bare message with ``verifier="official"``, where the chat reads "You failed
+    this trial because {message}".
+    """
+
+    reward: float
+    outcome: str
+    feedback: str
+
+
+def _grades(sentences: dict[str, str], outcomes: dict[str, str]) -> dict[str, Grade]:
+    return {
+        key: Grade(REWARDS[outcomes.get(key, key)], outcomes.get(key, key), sentences[key])
+        for key in sentences
+    }
+
+
+_CLAIMS = {"no_intersection": "wrong_observation", "intersection": "wrong_observation"}
+_EXACT = _grades(FEEDBACK, {**_CLAIMS, "unreadable": "illegal"})
+_RELEASED = _grades(OFFICIAL_FEEDBACK, {**_CLAIMS, "exceeded": "wrong_action"})
+EXCEEDED = _RELEASED["exceeded"]  # what the released code answers to the call after the last attempt
+
+
+def grade(text: str, point: RailPoint, actions: str = "absolute", verifier: str = "exact") -> Grade:
+    """Grade one answer at `point` of a rail in the action space ``"absolute"`` or ``"relative"``.
+
+    Accepts any text whatever. Raises ValueError for an unknown action space or verifier.
+    """
+    check_choice("actions", actions, tuple(ACTION_SPACES))
+    check_choice("verifier", verifier, VERIFIERS)
+    if verifier == "official":
+        return _RELEASED[_released_verdict(text, point, actions)]
+    return _EXACT[_verdict(text, point, actions)]
+
+
+def _verdict(text: str, point: RailPoint, actions: str) -> str:
+    """Key into `FEEDBACK` of the exact verifier's answer."""
+    answer = _read(text) if len(text) <= MAX_TEXT else {}
+    action = answer.get("action")
+    if not isinstance(action, str):
+        return "unreadable"
+    action = " ".join(action.split()).replace(" (", "(").replace("( ", "(").replace(" )", ")")
+    if action == point.action(actions):
+        return "correct"
+    observation = answer.get("current observation")
+    if isinstance(observation, str):
+        claims = "intersection" in observation.lower()
+        if claims != point.at_intersection:
+            return "no_intersection" if claims else "intersection"
+    return "wrong_action" if action in _LEGAL[actions] else "illegal"
+
+
+def _released_verdict(text: str, point: RailPoint, actions: str) -> str:
+    """Key into `OFFICIAL_FEEDBACK`: what the released code says, except that no answer crashes it."""
+    answer = _parse(text)
+    fields = {}
+    for key, pattern in _OFFICIAL.items():
+        match = pattern.search(text)
+        fields[key] = answer[key] if key in answer else match[1] if match else "None"
+    if fields["action"] == point.action(actions):
+        return "correct"
+    observation = fields["current observation"]
+    claims = isinstance(observation, str | list | dict) and "intersection" in observation
+    truth = (
+        "intersection" in point.landmark
+    )  # the released code's mistake: the landmark, not the intersection
+    if claims != truth:
+        return "no_intersection" if claims else "intersection"
+    return "wrong_action"
+
+
+def _read(text: str) -> dict[str, Any]:
+    """The fields of an answer in strict JSON, or else wherever they stand as quoted strings."""
+    answer = _parse(text)
+    if answer:
+        return answer
+    matches = {key: pattern.search(text) for key, pattern in _LENIENT.items()}
+    return {key: _unquote(match[1]) for key, match in matches.items() if match}
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """`text` as a JSON object; empty where it is anything else."""
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _unquote(string: str) -> str:
+    """The text that stands for `string` between quotation marks in JSON."""
+    if "\\" not in string:
+        return string
+    try:
+        return json.loads(f'"{string}"', strict=False)
+    except ValueError:  # an escape that JSON does not know
+        return string

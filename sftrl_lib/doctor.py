@@ -1,8 +1,8 @@
 """Is this machine ready? One line a check, and how to mend what is not.
 
-Uses the standard library alone and also runs as a script under an old Python, since it is what one calls when nothing
-else works: ``python sftrl_lib/doctor.py``. With ``--packages`` it only answers, by its exit status, whether every package
-of requirements.lock is installed; the Makefile asks an active conda environment so.
+Uses the standard library alone and also runs as a script under an old Python, since it is what one calls when
+nothing else works: ``python sftrl_lib/doctor.py``. With ``--packages`` it only answers, by its exit status,
+whether every package of requirements.lock is installed; the Makefile asks an active conda environment so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
 
 def cores() -> int:
-    """CPU cores this process may use: its affinity and its container's quota count, not the machine's sticker."""
+    """CPU cores this process may use: its affinity and its container's quota count."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _first_line("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
@@ -64,10 +64,11 @@ def locked() -> dict:
 
 def check_python() -> Check:
     found = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < (3, 11):
-        return Check("fail", "Python", found, "install Python 3.11 or newer, or name one: make PYTHON=python3.12 ...")
+    if sys.version_info < (3, 11):  # noqa: UP036 - the one place an old Python gets to
+        return Check("fail", "Python", found, "install Python 3.11 or newer, or name it: make PYTHON=...")
     if util.find_spec("ensurepip") is None and not (ROOT / ".venv" / "ready").exists():
-        return Check("fail", "Python", found + ", without ensurepip", "on Debian or Ubuntu: apt install python3-venv")
+        found += ", without ensurepip"
+        return Check("fail", "Python", found, "on Debian or Ubuntu: apt install python3-venv")
     return Check("ok", "Python", found)
 
 
@@ -75,7 +76,7 @@ def check_packages() -> Check:
     """The installed packages against requirements.lock."""
     pins, other, missing = locked(), [], []
     if not pins:
-        return Check("fail", "packages", "requirements.lock is missing or empty", "git checkout requirements.lock")
+        return Check("fail", "packages", "requirements.lock is missing", "git checkout requirements.lock")
     for name, version in pins.items():
         try:
             have = metadata.version(name)
@@ -88,7 +89,7 @@ def check_packages() -> Check:
         few = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
         return Check("fail", "packages", f"{len(missing)} of {len(pins)} are missing: {few}", "make env")
     if other:
-        return Check("warn", "packages", "; ".join(other), "make env installs the locked versions, numbers may differ else")
+        return Check("warn", "packages", "; ".join(other), "make env; with others the numbers may differ")
     return Check("ok", "packages", f"all {len(pins)} as locked")
 
 
@@ -96,7 +97,7 @@ def check_cores() -> Check:
     count, asked = cores(), os.environ.get("OMP_NUM_THREADS", "")
     found = f"{count} of {os.cpu_count()} usable" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if asked.isdigit() and int(asked) > count:
-        return Check("warn", "cores", found, "unset OMP_NUM_THREADS: more threads than cores is many times slower")
+        return Check("warn", "cores", found, "unset OMP_NUM_THREADS: more threads than cores are slower")
     if count < 2:
         return Check("warn", "cores", found, "one core works; expect twice the time the README gives for two")
     return Check("ok", "cores", found)
@@ -106,7 +107,7 @@ def check_memory() -> Check:
     total, free = memory()
     found = f"{free:.1f} of {total:.1f} GB free"
     if not total:
-        return Check("warn", "memory", "this system does not tell", "have 4 GB free; the laptop profile is made for 8 GB")
+        return Check("warn", "memory", "this system does not tell", "have 4 GB free for two cores")
     if free < 1.5:
         return Check("fail", "memory", found, "close other programs: one run needs about 1.5 GB")
     if free < 3:
@@ -117,7 +118,7 @@ def check_memory() -> Check:
 def check_disk() -> Check:
     free = shutil.disk_usage(HOME if HOME.exists() else ROOT).free / GIB
     if free < 3:
-        return Check("fail", "disk", f"{free:.1f} GB free", "free 3 GB here, or set SFTRL_HOME to a folder with room")
+        return Check("fail", "disk", f"{free:.1f} GB free", "free 3 GB, or set SFTRL_HOME to a roomier folder")
     return Check("ok", "disk", f"{free:.0f} GB free")
 
 
@@ -138,7 +139,8 @@ def check_gpu() -> Check:
     except metadata.PackageNotFoundError:
         return Check("ok", "GPU", found)
     if "cpu" in build:
-        return Check("warn", "GPU", f"{found}, but torch {build} cannot use it", "install the CUDA build of torch 2.13.0")
+        found += f", but torch {build} cannot use it"
+        return Check("warn", "GPU", found, "install the CUDA build of torch 2.13.0 into .venv")
     return Check("ok", "GPU", found)
 
 
@@ -163,12 +165,12 @@ def check_writing() -> Check:
 
 
 def check_malloc() -> Check:
-    """glibc returns large blocks to the system at once; every update then pays page faults for the same tensors."""
+    """glibc hands large blocks back at once; every update then pays page faults for the same tensors."""
     if platform.libc_ver()[0] != "glibc":
         return Check("ok", "malloc", "not glibc, nothing to set")
     if "MALLOC_MMAP_THRESHOLD_" not in os.environ or "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        mend = "run through make, or export the MALLOC_ lines of the Makefile: training is slower without"
-        return Check("warn", "malloc", "glibc without MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_", mend)
+        mend = "run through make, or export the MALLOC_ lines of the Makefile: else training is slower"
+        return Check("warn", "malloc", "glibc without the MALLOC_ thresholds", mend)
     return Check("ok", "malloc", "glibc keeps large blocks")
 
 
@@ -176,7 +178,7 @@ def check_model() -> Check:
     shipped = ROOT / "sftrl_lib" / "models" / "shipped"
     found = sorted(path.parent.name for path in shipped.glob("*/config.json"))
     if "text" not in found:
-        return Check("fail", "foundation", "the shipped text model is missing", "git checkout it, or make foundation")
+        return Check("fail", "foundation", "the shipped text model is missing", "make foundation")
     return Check("ok", "foundation", ", ".join(found))
 
 

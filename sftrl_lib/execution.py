@@ -1,13 +1,14 @@
-"""Execute one run with papermill, in a kernel of this very interpreter, and keep account of its time and memory.
+"""Execute one run with papermill, in a kernel of this very interpreter, and account for its time and memory.
 
-papermill alone runs on with a mistyped parameter and leaves a half-executed notebook where the finished one belongs.
-Here an unknown parameter is an error before anything starts, the notebook is executed under a hidden name and gets its
-own name only when its last cell has run, and a failed one is kept as ``<run>.failed.ipynb`` to look at.
+papermill alone runs on with a mistyped parameter and leaves a half-executed notebook where the finished one
+belongs. Here an unknown parameter is an error before anything starts, the notebook is executed under a hidden
+name and gets its own only when its last cell has run, and a failed one is kept as ``<run>.failed.ipynb``.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import resource
 import sys
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def threads(makeflags: str, cores: int) -> int:
 
 
 def check_parameters(run: Run) -> None:
-    """Raises ValueError if the notebook of `run` is missing or does not declare every parameter that `run` sets."""
+    """Raises ValueError unless the notebook of `run` exists and declares every parameter that `run` sets."""
     from papermill import inspect_notebook
 
     path = paths.NOTEBOOKS / run.notebook
@@ -59,97 +60,108 @@ def check_parameters(run: Run) -> None:
         raise ValueError(f"Run {run.name} needs notebooks/{run.notebook}, which does not exist.")
     try:
         declared = inspect_notebook(path)
-    except ValueError as problem:
-        raise ValueError(f"notebooks/{run.notebook} cannot be read as a Python notebook: {problem}") from None
+    except Exception as problem:  # papermill and nbformat raise a dozen kinds on a damaged file
+        raise ValueError(f"notebooks/{run.notebook} is not a Python notebook: {_one_line(problem)}") from None
     unknown = [name for name in run.parameters if name not in declared]
     if unknown:
-        known = ", ".join(declared) or "none; its first cell tagged `parameters` declares them"
+        known = ", ".join(declared) or "none, for want of a cell tagged `parameters`"
         raise ValueError(f"notebooks/{run.notebook} has no parameter {unknown[0]!r}; it has {known}.")
 
 
-def execute(run: Run, profile: str) -> Path:
+def execute(run: Run, profile: str, began: float | None = None) -> Path:
     """Execute `run` and return the path of the executed notebook.
 
-    Raises ValueError before it starts if a parameter is unknown, RunFailed if a cell fails, the kernel dies, the run is
-    interrupted, or another process is at the same run.
+    `began`: the time (seconds since the epoch) from which to count; now, if None. Raises ValueError before it
+    starts if a parameter is unknown; RunFailed if a cell fails, the kernel dies, the run is interrupted, or
+    another process is at the same run.
     """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
     check_parameters(run)
+    began = began or time.time()
     folder = paths.build(profile)
     folder.mkdir(parents=True, exist_ok=True)
     done, failed = folder / f"{run.name}.ipynb", folder / f"{run.name}.failed.ipynb"
     partial = folder / f".{run.name}.partial.ipynb"
-    share = int(os.environ.setdefault("OMP_NUM_THREADS", str(threads(os.environ.get("MAKEFLAGS", ""), doctor.cores()))))
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else every kernel warns about frozen modules
+    share = threads(os.environ.get("MAKEFLAGS", ""), doctor.cores())
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
     os.environ["SFTRL_HOME"] = str(paths.HOME)  # absolute: the kernel works in notebooks/
-    manager = _kernel_manager()
-    started, clock, failure = datetime.now(timezone.utc), time.monotonic(), None
     with open(partial, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunFailed(f"{run.name} is being executed by another process; wait for it or stop it.") from None
-        _say(f"{run.name} starts ({share} thread{'s' if share > 1 else ''})")
-        try:
-            papermill.execute_notebook(
-                paths.NOTEBOOKS / run.notebook,
-                partial,
-                run.parameters,
-                kernel_name="python3",
-                language="python",
-                kernel_manager_class=manager,
-                start_timeout=START_TIMEOUT,
-                progress_bar=False,
-                cwd=paths.NOTEBOOKS,
-            )
-        except papermill.PapermillExecutionError as error:
-            failure = RunFailed(f"{run.name} failed in cell {error.exec_count}: {error.ename}: {_one_line(error.evalue)}")
-        except (DeadKernelError, KeyboardInterrupt, RuntimeError) as error:
-            if manager.asked_to_stop or isinstance(error, KeyboardInterrupt):
-                failure = RunFailed(f"{run.name} was interrupted; run the same command again to go on.", 130)
-            elif isinstance(error, DeadKernelError):
-                failure = RunFailed(
-                    f"{run.name}: its Python process was killed, as a machine does that runs out of memory; close other"
-                    " programs or run fewer at a time (make -j1), then run the same command again to go on.",
-                    137,
-                )
-            else:
-                failure = RunFailed(f"{run.name} could not be executed: {_one_line(str(error))}")
-        seconds, memory = time.monotonic() - clock, _peak_memory()
+            raise RunFailed(f"{run.name} is being executed by another process; wait for it.") from None
+        _say(f"{run.name} starts")
+        failure = _papermill(run, partial)
         if failure:
             os.replace(partial, failed)
         else:
             failed.unlink(missing_ok=True)
             os.replace(partial, done)
-    record = {"run": run.name, "ok": failure is None, "started": started.isoformat(timespec="seconds")}
-    record |= {"seconds": round(seconds, 1), "peak_rss_mb": round(memory), "threads": share}
+    record = {
+        "run": run.name,
+        "ok": failure is None,
+        "started": round(began, 1),
+        "seconds": round(time.time() - began, 1),
+        "peak_rss_mb": round(_peak_memory()),
+        "threads": int(os.environ["OMP_NUM_THREADS"]),
+        "library": library_version(),
+    }
     with open(folder / "timings.jsonl", "a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
     if failure:
-        where = os.path.relpath(failed, paths.ROOT) if failed.is_relative_to(paths.ROOT) else failed
-        raise RunFailed(f"{failure}\n  what it did until then: {where}", failure.code)
-    _say(f"{run.name} done in {_clock(seconds)}, {memory:,.0f} MB at its peak")
+        raise RunFailed(f"{failure}\n  what it did until then: {shorter(failed)}", failure.code)
+    _say(f"{run.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak")
     return done
 
 
+def _papermill(run: Run, output: Path) -> RunFailed | None:
+    """Execute the notebook of `run` into `output`; what went wrong, if something did."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        papermill.execute_notebook(
+            paths.NOTEBOOKS / run.notebook,
+            output,
+            run.parameters,
+            kernel_name="python3",
+            language="python",
+            kernel_manager_class=_kernel_manager(),
+            start_timeout=START_TIMEOUT,
+            progress_bar=False,
+            cwd=paths.NOTEBOOKS,
+        )
+    except papermill.PapermillExecutionError as error:
+        place = f"{run.name} failed in [{error.exec_count}]"
+        return RunFailed(f"{place}: {error.ename}: {_one_line(error.evalue)}")
+    except KeyboardInterrupt:
+        return RunFailed(f"{run.name} was interrupted; the same command again goes on.", 130)
+    except DeadKernelError:
+        return RunFailed(
+            f"{run.name}: its Python process was killed, as happens when a machine runs out of memory; close"
+            " other programs or run fewer at a time (make -j1). The same command again goes on.",
+            137,
+        )
+    except RuntimeError as error:  # the kernel did not come up
+        return RunFailed(f"{run.name} could not be executed: {_one_line(error)}")
+    return None
+
+
 def _kernel_manager() -> type:
-    """A kernel manager class that starts this interpreter, whichever kernels are installed, and notes a wanted stop."""
+    """A kernel manager that starts this interpreter, whatever kernels are installed."""
+    import zmq
+    from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
+    from traitlets import default
 
     class ThisInterpreter(AsyncKernelManager):
-        asked_to_stop = False
-
         @property
         def kernel_spec(self) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            return KernelSpec(argv=argv, display_name="Python 3", language="python")
+            return KernelSpec(**get_kernel_dict(["--log-level=CRITICAL"]))
 
-        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-            type(self).asked_to_stop = True
-            await super().shutdown_kernel(now, restart)
+        @default("transport_encryption")
+        def _encrypt(self) -> str:
+            return "auto" if zmq.has("curve") else "disabled"
 
     return ThisInterpreter
 
@@ -160,8 +172,18 @@ def _peak_memory() -> float:
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
 
 
+def library_version() -> str:
+    """A digest of the library code that runs depend on; blank lines and lines of comment do not count."""
+    digest = hashlib.sha256()
+    for part in ("points", "models", "training", "analysis/evaluation.py"):
+        for path in sorted((paths.PACKAGE / part).rglob("*.py")) or [paths.PACKAGE / part]:
+            lines = path.read_bytes().splitlines()
+            digest.update(b"\n".join(line for line in lines if line.strip() and line.lstrip()[:1] != b"#"))
+    return digest.hexdigest()[:16]
+
+
 def timings(profile: str) -> list[dict]:
-    """The last finished execution of each run: run, ok, started (UTC), seconds, peak_rss_mb, threads."""
+    """The last execution of each run: run, ok, started (epoch), seconds, peak_rss_mb, threads, library."""
     path, last = paths.build(profile) / "timings.jsonl", {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with suppress(ValueError):  # a machine that loses power leaves half a line
@@ -171,22 +193,26 @@ def timings(profile: str) -> list[dict]:
 
 
 def summary(profile: str) -> dict:
-    """What all runs of a profile took: runs, wall_seconds (time in which at least one was running), run_seconds (summed),
-    longest (name), longest_seconds, peak_rss_mb (largest run), peak_together_mb (largest sum of runs side by side)."""
+    """What the runs of a profile took.
+
+    Returns runs, wall_seconds (time in which at least one was running), run_seconds (added up), longest (its
+    name), longest_seconds, peak_rss_mb (the largest run), peak_together_mb (the largest sum of runs side by
+    side), older (runs made by other library code than there is now). Raises ValueError if nothing has run.
+    """
     records = timings(profile)
     if not records:
         raise ValueError(f"No run of the profile {profile!r} has finished; there is nothing to summarise.")
-    events, wall, together, now, since = [], 0.0, 0.0, 0.0, None
+    events = []
     for record in records:
-        start = datetime.fromisoformat(record["started"]).timestamp()
-        events += [(start + record["seconds"], -record["peak_rss_mb"], -1), (start, record["peak_rss_mb"], 1)]
-    running = 0
+        memory = record["peak_rss_mb"]
+        events += [(record["started"], memory, 1), (record["started"] + record["seconds"], -memory, -1)]
+    wall, together, now, running, since = 0.0, 0, 0, 0, 0.0
     for moment, memory, change in sorted(events, key=lambda event: (event[0], -event[2])):
-        since = moment if running == 0 else since
+        since = since if running else moment
         running, now = running + change, now + memory
-        wall += moment - since if running == 0 else 0.0
         together = max(together, now)
-    longest = max(records, key=lambda record: record["seconds"])
+        wall += 0.0 if running else moment - since
+    longest, version = max(records, key=lambda record: record["seconds"]), library_version()
     return {
         "runs": len(records),
         "wall_seconds": round(wall, 1),
@@ -194,26 +220,33 @@ def summary(profile: str) -> dict:
         "longest": longest["run"],
         "longest_seconds": longest["seconds"],
         "peak_rss_mb": max(record["peak_rss_mb"] for record in records),
-        "peak_together_mb": round(together),
+        "peak_together_mb": together,
+        "older": sum(record["library"] != version for record in records),
     }
 
 
 def report(profile: str) -> str:
     """A few lines for the end of `make reproduce`: what it took and where everything is."""
     total = summary(profile)
-    where = {
-        "figures": paths.figures(profile),
-        "tables and claims": paths.results(profile),
-        "executed notebooks": paths.build(profile),
-    }
     lines = [
-        f"{total['runs']} notebooks in {_clock(total['wall_seconds'])} ({_clock(total['run_seconds'])} added up);"
-        f" the longest, {total['longest']}, took {_clock(total['longest_seconds'])}.",
-        f"Peak memory {total['peak_rss_mb']:,} MB for one, {total['peak_together_mb']:,} MB for those side by side.",
+        f"{total['runs']} notebooks in {_clock(total['wall_seconds'])}"
+        f" ({_clock(total['run_seconds'])} added up, at most {_clock(total['longest_seconds'])} for one).",
+        f"Peak memory {total['peak_rss_mb']:,} MB for one, {total['peak_together_mb']:,} MB side by side.",
+        f"  figures             {shorter(paths.figures(profile))}",
+        f"  tables and claims   {shorter(paths.results(profile))}",
+        f"  executed notebooks  {shorter(paths.build(profile))}",
     ]
-    for what, path in where.items():
-        lines.append(f"  {what:19} {path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path}")
+    if total["older"]:
+        lines.append(
+            f"Note: {total['older']} of them were made by other code than sftrl_lib holds now;"
+            f" to make all anew, make clean PROFILE={profile} first."
+        )
     return "\n".join(lines)
+
+
+def shorter(path: Path) -> Path:
+    """The path as seen from the checkout, where it lies in it."""
+    return path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
 
 
 def _clock(seconds: float) -> str:
@@ -221,8 +254,8 @@ def _clock(seconds: float) -> str:
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes} min {round(seconds) % 60:02} s"
 
 
-def _one_line(text: str) -> str:
-    return (text.strip().splitlines() or ["(no message)"])[-1]
+def _one_line(message: object) -> str:
+    return (str(message).strip().splitlines() or ["(no message)"])[0]
 
 
 def _say(text: str) -> None:

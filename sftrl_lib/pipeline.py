@@ -1,14 +1,15 @@
-"""Which notebook runs with which parameters, and in which order; the Makefile calls this module's command line.
+"""Which notebook runs with which parameters, and in which order. The Makefile calls this module:
 
-    python -m sftrl_lib.pipeline list    --profile laptop               the runs and what is done
-    python -m sftrl_lib.pipeline rules   --profile laptop --seeds "0 1"  check everything, write build/laptop/rules.mk
+    python -m sftrl_lib.pipeline list --profile laptop                  the runs, and which are done
+    python -m sftrl_lib.pipeline rules --profile laptop --seeds "0 1"   check all, write build/laptop/rules.mk
     python -m sftrl_lib.pipeline run 05_train-rl-main-s0 --profile laptop
-    python -m sftrl_lib.pipeline report  --profile laptop               time, memory and where the output is
+    python -m sftrl_lib.pipeline report --profile laptop                time, memory and where the output is
     python -m sftrl_lib.pipeline figures --profile laptop               figures from the tables, no training
 
-A run is one notebook with one set of parameters; executed, it is ``build/<profile>/<run>.ipynb``, and that file is the
-make target. It is made again when the *card* beside it changes: what the notebook's code cells, the run's parameters,
-the profile's numbers and the foundation model are. Prose, other runs and the time of a checkout do not matter.
+A run is one notebook with one set of parameters; executed, it is ``build/<profile>/<run>.ipynb``, and that is
+the make target. It is made again when its *card* in ``build/<profile>/cards`` changes: the notebook's code,
+the run's parameters, the profile's numbers, the foundation model. Prose and checkout times do not count.
+Library code counts for the last run, which only draws; `report` tells if the others were made by older code.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ import argparse
 import difflib
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import paths
@@ -38,25 +38,26 @@ class Run:
     notebook: str  # file in notebooks/
     parameters: dict  # what papermill injects
     needs: tuple[str, ...] = ()  # names of the runs that come first
-    library: tuple[str, ...] = field(default=())  # folders of sftrl_lib whose change alone makes it run again
+    library: tuple[str, ...] = ()  # folders of sftrl_lib whose change makes it run again
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:
-    """The seeds in ``"0 1 2"`` (commas do as well); None for the profile's own. Raises ValueError on anything else."""
+    """The seeds in ``"0 1 2"`` (commas do as well); None, the profile's own, if empty. Raises ValueError."""
     words = (text or "").replace(",", " ").split()
     bad = [word for word in words if not (word.isascii() and word.isdigit())]
     if bad:
-        raise ValueError(f"SEEDS={text!r}: {bad[0]!r} is not a seed; use whole numbers from 0, as in SEEDS=\"0 1 2\".")
+        raise ValueError(f'SEEDS={text!r}: {bad[0]!r} is not a seed; use whole numbers from 0, as in SEEDS="0 1 2".')
     seeds = tuple(int(word) for word in words)
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"SEEDS={text!r} names a seed twice; use each once, as in SEEDS=\"0 1 2\".")
+        raise ValueError(f'SEEDS={text!r} names a seed twice; use each once, as in SEEDS="0 1 2".')
     return seeds or None
 
 
 def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
     """Every run of a profile, the long ones first where the order is free.
 
-    `seeds` replaces the seeds of the main comparison; the ablations then take as many of them as they have of their own.
+    `seeds` replaces the seeds of the main comparison; the ablations then take the first of them, as many as
+    they have of their own.
     """
     ablation = seeds[: len(profile.ablation_seeds)] if seeds else profile.ablation_seeds
     seeds = seeds or profile.seeds
@@ -87,8 +88,8 @@ def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
 
 def _train(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> Run:
     """One training run, named after what sets it apart: 05_train-rl-main-s0, 05_train-rl-attempts-3-s0."""
-    what = {"no_init": setting.replace("=", ""), "suboptimal": ""}.get(experiment, setting.replace("=", "-") or experiment)
-    name = "-".join(filter(None, ("05_train", method, what, f"s{seed}")))
+    what = {"main": "main", "attempts": setting.replace("=", "-"), "no_init": setting.replace("=", "")}
+    name = "-".join(filter(None, ("05_train", method, what.get(experiment), f"s{seed}")))
     parameters = dict(profile=profile.name, method=method, experiment=experiment, setting=setting, seed=seed)
     needs = ("03_expert_data",) if method == "rl_no_init" else (f"04_init-s{seed}",)
     return Run(name, "05_train.ipynb", parameters, needs)
@@ -113,7 +114,7 @@ def card_path(profile: str, run: str) -> Path:
 
 
 def card(run: Run, profile: Profile) -> str:
-    """What a run depends on besides other runs, as JSON; equal cards mean that the run need not be repeated."""
+    """What a run depends on besides other runs, as JSON; while it is the same, the run is not repeated."""
     notebook = json.loads((paths.NOTEBOOKS / run.notebook).read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     shipped = paths.SHIPPED / profile.foundation
@@ -129,7 +130,16 @@ def card(run: Run, profile: Profile) -> str:
     return json.dumps(content, indent=1)
 
 
-def _digest(parts: Iterator[bytes]) -> str:
+def update_card(run: Run, profile: Profile) -> Path:
+    """Write the card of `run` if it has changed; its time is then newer than that of the target."""
+    path, content = card_path(profile.name, run.name), card(run, profile)
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return path
+
+
+def _digest(parts: Iterable[bytes]) -> str:
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
@@ -143,20 +153,21 @@ def write_rules(profile: Profile, chosen: list[Run]) -> Path:
     for run in {run.notebook: run for run in chosen}.values():
         check_parameters(run)
     for run in chosen:
-        path, content = card_path(profile.name, run.name), card(run, profile)
-        if not path.exists() or path.read_text(encoding="utf-8") != content:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+        update_card(run, profile)
     path = paths.build(profile.name) / "rules.mk"
     path.write_text(rules(profile, chosen), encoding="utf-8")
     return path
 
 
 def rules(profile: Profile, chosen: list[Run]) -> str:
-    """The make rules of the chosen runs: a run's target needs its card and the targets of the runs before it."""
+    """The make rules of `chosen`: a run's target needs its card and the targets of the runs it needs."""
     seeds = " ".join(str(seed) for seed in chosen[-1].parameters.get("seeds", ()))
     final = [_make_path(target(profile.name, run.name)) for run in chosen]
-    lines = ["# Written by `python -m sftrl_lib.pipeline rules`.", ".DELETE_ON_ERROR:", f"all: {' '.join(final)}"]
+    lines = [
+        "# Written by `python -m sftrl_lib.pipeline rules`.",
+        ".DELETE_ON_ERROR:",
+        f"all: {' '.join(final)}",
+    ]
     for run in chosen:
         before = [card_path(profile.name, run.name), *(target(profile.name, need) for need in run.needs)]
         lines.append(f"{_make_path(target(profile.name, run.name))}: {' '.join(map(_make_path, before))}")
@@ -167,15 +178,18 @@ def rules(profile: Profile, chosen: list[Run]) -> str:
 
 def _make_path(path: Path) -> str:
     """A path as make wants it: relative to the checkout where it can be, blanks and dollars escaped."""
-    short = path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
-    return str(short).replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
+    from .execution import shorter
+
+    return str(shorter(path)).replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
 
 
 def state(profile: Profile, run: Run) -> str:
     """done, failed, changed (its card differs from what it ran with) or to do."""
     path, past = target(profile.name, run.name), card_path(profile.name, run.name)
+    if path.with_suffix(".failed.ipynb").exists():
+        return "failed"
     if not path.exists():
-        return "failed" if path.with_suffix(".failed.ipynb").exists() else "to do"
+        return "to do"
     same = past.exists() and past.read_text(encoding="utf-8") == card(run, profile)
     return "done" if same and past.stat().st_mtime <= path.stat().st_mtime else "changed"
 
@@ -185,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("list", "rules", "run", "report", "figures", "jobs"))
     parser.add_argument("run", nargs="?", help="name of the run, for the command run")
     parser.add_argument("--profile", default="laptop", help="default: laptop")
-    parser.add_argument("--seeds", help='seeds of the main comparison, as in "0 1 2"; default: the profile\'s')
+    parser.add_argument("--seeds", help='as in "0 1 2"; default: those of the profile')
     options = parser.parse_args(arguments)
     try:
         return _command(options)
@@ -195,6 +209,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
+    import psutil
+
     from . import execution
 
     if options.command == "jobs":
@@ -204,14 +220,19 @@ def _command(options: argparse.Namespace) -> int:
     chosen = runs(profile, parse_seeds(options.seeds))
     if options.command == "list":
         for run in chosen:
-            print(f"{state(profile, run):8} {run.name:36} {' '.join(f'{k}={v}' for k, v in run.parameters.items())}")
+            given = " ".join(f"{name}={value}" for name, value in run.parameters.items())
+            print(f"{state(profile, run):8} {run.name:34} {given}")
     elif options.command == "rules":
         write_rules(profile, chosen)
     elif options.command == "run":
         if options.run is None:
             raise ValueError("The command run needs the name of a run; `list` shows them.")
+        run = find(options.run, chosen)
+        execution.check_parameters(run)
+        update_card(run, profile)
+        began = psutil.Process().create_time()  # start-up counts as well
         try:
-            execution.execute(find(options.run, chosen), profile.name)
+            execution.execute(run, profile.name, began)
         except execution.RunFailed as failure:
             print(failure, file=sys.stderr)
             return failure.code
@@ -220,8 +241,7 @@ def _command(options: argparse.Namespace) -> int:
     elif options.command == "figures":
         from .analysis import figures
 
-        for path in figures.draw_all(profile.name):
-            print(os.path.relpath(path, paths.ROOT))
+        figures.draw_all(profile.name)
     return 0
 
 

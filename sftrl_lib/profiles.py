@@ -97,7 +97,12 @@ SMOKE = replace(
     sft=replace(LAPTOP.sft, examples=512, init_steps=4),
     ppo=replace(LAPTOP.ppo, episodes=16),
     evaluation=replace(
-        LAPTOP.evaluation, episodes_end=32, episodes_curve=16, episodes_sensitivity=16, attempts_grid=(1, 5), temperatures=(0.0, 1.0)
+        LAPTOP.evaluation,
+        episodes_end=32,
+        episodes_curve=16,
+        episodes_sensitivity=16,
+        attempts_grid=(1, 5),
+        temperatures=(0.0, 1.0),
     ),
     attempts=(1, 5),
 )

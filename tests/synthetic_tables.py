@@ -1,4 +1,4 @@
-"""Tables and transcripts that look like a run's, made from formulas: for tests only, never written to results/."""
+"""Tables and transcripts that look like a run's, made from formulas for tests; never written to results/."""
 
 import numpy as np
 import pandas as pd
@@ -71,38 +71,43 @@ def everything(seeds=(0, 1, 2)):
     for seed in seeds:
         for method, (in_distribution, out) in levels.items():
             step, share = (0, 0) if method == "init" else (80, 1)
-            for split, rate in (("id", in_distribution), ("heldout", 0.9 * in_distribution), ("rule_ood", out)):
+            rates = {"id": in_distribution, "heldout": 0.9 * in_distribution, "rule_ood": out}
+            for split, rate in rates.items():
                 add(method, "main", "greedy", seed, step, share, split, 0.9 * rate, 1000)
                 add(method, "main", "single", seed, step, share, split, 0.5 * rate, 1000)
                 for temperature in (0.0, 0.5, 1.0):
                     for attempts in (1, 3, 5, 10):
                         setting = f"temperature={temperature:g};attempts={attempts}"
-                        factor = (0.4 + 0.12 * attempts**0.7) * (1 + (0.4 if method == "init" else 0) * (0.5 - temperature))
+                        factor = 0.4 + 0.12 * attempts**0.7
+                        factor *= 1.2 - 0.4 * temperature if method == "init" else 1
                         add(method, "sensitivity", setting, seed, step, share, split, factor * rate, 500)
         for attempts, gain in ((1, 0.01), (3, 0.06), (5, 0.13), (10, 0.17)):
             for step in (20, 40, 60, 80):
                 share = step / 80
-                add("rl", "attempts", f"attempts={attempts}", seed, step, share, "rule_ood", 0.05 + gain * share**0.5)
-                add("rl", "attempts", f"attempts={attempts}", seed, step, share, "id", 0.10 + 2.2 * gain * share**0.5)
+                where = ("rl", "attempts", f"attempts={attempts}", seed, step, share)
+                add(*where, "rule_ood", 0.05 + gain * share**0.5)
+                add(*where, "id", 0.10 + 2.2 * gain * share**0.5)
         add("init", "main", "sampled", seed, 0, 0, "id", 0.99, 1000, "format")
     for seed in seeds[:2]:
         add("foundation", "main", "sampled", seed, 0, 0, "id", 0.0, 1000, "format")
         for setting in ("lr=0.0001", "lr=0.0002", "lr=0.0005"):
             for step in range(0, 50, 10):
-                add("rl_no_init", "no_init", setting, seed, step, step / 40, "id", -1.0)
+                where = ("rl_no_init", "no_init", setting, seed, step, step / 40)
+                for metric in ("success", "format"):
+                    add(*where, "id", -1.0, metric=metric)
         for step in range(10, 90, 10):
-            add("sft_suboptimal", "suboptimal", "", seed, step, step / 80, "id", 0.10 + 0.35 * (step / 80) ** 0.5)
-            add("sft_suboptimal", "suboptimal", "", seed, step, step / 80, "rule_ood", 0.05 * np.exp(-step / 15))
+            where = ("sft_suboptimal", "suboptimal", "", seed, step, step / 80)
+            add(*where, "id", 0.10 + 0.35 * (step / 80) ** 0.5)
+            add(*where, "rule_ood", 0.05 * np.exp(-step / 15))
     return validate(pd.concat([main, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True))
 
 
 def failing_transcript(output="import itertools\n\ndef solve(cards):\n    return $24$\n" * 4):
     """An episode of RL without SFT that never answers correctly."""
-    prompt = "[Task Description] You are an expert 24 points card game player. " * 12 + "\nCards: ['2', 'J', '3', 'K']"
+    prompt = "[Task Description] You are an expert 24 points card game player. " * 12 + "\nCards: 2, J, 3, K"
     feedback = "You failed this trial because your formula is incorrect."
     turns = [{"prompt": prompt, "output": output, "outcome": "illegal", "reward": -3.0}]
-    turns += [{"feedback": feedback, "output": f"nan {i} \x00 [2, 11, 3, 13]", "outcome": "illegal", "reward": -3.0}
-              for i in range(4)]  # fmt: skip
+    turns += [{"prompt": feedback, "output": f"nan {i} \x00 $x", "outcome": "illegal", "reward": -3.0} for i in "abcd"]
     return {
         "task": "general_points", "modality": "text", "method": "rl_no_init", "experiment": "no_init",
         "setting": "lr=0.0002", "seed": 0, "step": 40, "split": "rule_ood", "episode": 3,

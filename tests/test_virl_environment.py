@@ -80,7 +80,8 @@ def test_the_prompt_is_the_papers():
         "You are also provided with your observation and action history in text. "
         "Your goal is to first analyze the instruction and identify the next sentence to be executed. "
         "Then, you need to provide the action to be taken based on the current observation and instruction.\n"
-        "\n[Instruction]\n1. First, turn left to face east.\n2. Move forward until you reach next intersection.\n"
+        "\n[Instruction]\n1. First, turn left to face east.\n"
+        "2. Move forward until you reach next intersection.\n"
         '\n[Action space]\n- "forward()": indicates moving forward for 1 step;\n'
         '- "turn_direction(x)": indicates turn direction to the target heading, where x∈'
         "['north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'];\n"
@@ -173,7 +174,7 @@ def test_exact_feedback_tells_the_truth_about_intersections():
             -1,
             "you make incorrect action. Please avoid this action" + RETRY,
         ),
-        # The released code looks for the intersection in the landmark's text: the truth is called an error ...
+        # The released code looks for the word in the landmark's text: the truth is called an error ...
         (
             CORNER,
             answer("stop()", AT_CORNER),

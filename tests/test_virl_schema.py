@@ -1,4 +1,4 @@
-"""The official layout: a hand-written folder, round trips, and clear words about everything that can be wrong."""
+"""The official layout: a hand-written folder, round trips, and clear words about whatever can be wrong."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """Figures of what is varied: 10 (verification attempts) and our own sensitivity to temperature and attempts.
 
-Paper, Fig. 10: OOD growth against ID growth, transparency = compute, no intervals. Ours: the same plane with 95 %
-intervals at the end points and the way there, and beside it OOD growth over attempts with the paper's printed values.
+Paper, Fig. 10: OOD growth against ID growth, transparency = compute, no intervals. Ours: the same plane, with
+95 % intervals at the end points and the way there; beside it OOD growth by attempts and the paper's values.
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ SHADES = {1: "#9ecae1", 3: "#4f9fd1", 5: "#0072b2", 10: "#08306b"}  # more attem
 
 @styled
 def attempts(tables: Tables) -> Drawing:
-    """Fig. 10: RL with 1, 3, 5 or 10 verification attempts at equal compute, growth over the same seeds' Init."""
-    rows = select(
-        tables.metrics, task="general_points", modality="text", experiment="attempts", metric="success"
-    )
+    """Fig. 10: RL with 1, 3, 5 or 10 verification attempts at equal compute: growth over Init."""
+    rows = select(tables.metrics, task="general_points", modality="text", experiment="attempts", metric="success")
     rows = rows.assign(attempts=[int(parse_setting(name)["attempts"]) for name in rows["setting"]])
     init = select(main_rows(tables, "GP-L"), method="init")
     counts = sorted(rows["attempts"].unique())
@@ -76,9 +74,7 @@ def attempts(tables: Tables) -> Drawing:
     plane.axvline(0, color=GREY, linewidth=0.8, zorder=1)
     plane.grid(True, axis="both")
     plane.set(xlabel="OOD growth (points)", ylabel="ID growth (points)", title="Growth over Init")
-    ladder.set(
-        xlabel="verification attempts in RL", ylabel="OOD growth (points)", title="OOD growth by attempts"
-    )
+    ladder.set(xlabel="verification attempts in RL", ylabel="OOD growth (points)", title="OOD growth by attempts")
     ladder.set_xticks(range(len(counts)), counts)
     ladder.set_xlim(-0.5, len(counts) - 0.5)
     ladder.legend(handles=[paper_handle("paper")], loc="best")
@@ -101,15 +97,13 @@ def _path(rows: pd.DataFrame, init: pd.DataFrame) -> list[tuple[float, float]]:
 
 def _draw_growth(axes: Axes, path: list, growth: dict, color: str, label: str) -> None:
     x, y = growth["rule_ood"], growth["id"]
-    axes.plot(
-        *zip(*path, strict=True), color=color, alpha=0.35, linewidth=1.2, marker=".", zorder=2, label="_path"
-    )
+    axes.plot(*zip(*path, strict=True), color=color, alpha=0.35, linewidth=1.2, marker=".", zorder=2, label="_path")
     axes.plot([100 * x.low, 100 * x.high], [100 * y.value] * 2, color=color, linewidth=1.3, label="_interval")
     error_bar(axes, 100 * x.value, y, color)
     axes.plot(100 * x.value, 100 * y.value, "o", color=color, markersize=9, markeredgecolor="white", zorder=6,
               label=f"attempts={label}")  # fmt: skip
-    axes.annotate(label, (100 * x.value, 100 * y.value), xytext=(6, -13), textcoords="offset points", color=INK,
-                  fontweight="bold", fontsize=10)  # fmt: skip
+    axes.annotate(label, (100 * x.value, 100 * y.value), xytext=(6, -13), textcoords="offset points",
+                  color=INK, fontweight="bold", fontsize=10)  # fmt: skip
 
 
 @styled
@@ -127,7 +121,7 @@ def sensitivity(tables: Tables) -> Drawing:
     splits = {split: name for split, name in splits.items() if len(select(rows, split=split))}
     columns = [("init", None), ("sft", None), ("rl", None), ("rl", "init"), ("rl", "sft")]
     title = "Sensitivity · The same checkpoints at every temperature and number of attempts"
-    remarks = ("GP-L success in percent, differences in points", "grey differences: their CI holds 0")
+    remarks = ("GP-L success in percent, differences in points", "grey: the CI holds 0")
     subtitle = caption(tables.profile, rows, "±, half the width", *remarks)
     figure = canvas(12.0, 2.35 * len(splits) + 0.4, title, subtitle)
     grid = figure.subplots(len(splits), len(columns), squeeze=False, sharex=True, sharey=True)
@@ -144,9 +138,7 @@ def sensitivity(tables: Tables) -> Drawing:
     return Drawing(figure, record("sensitivity", title, subtitle, tables.profile, series, None))
 
 
-def _cells(
-    rows: pd.DataFrame, method: str, other: str | None
-) -> list[tuple[float, int, statistics.Estimate]]:
+def _cells(rows: pd.DataFrame, method: str, other: str | None) -> list[tuple[float, int, statistics.Estimate]]:
     cells = []
     for (temperature, count), cell in rows.groupby(["temperature", "attempts"]):
         mine = cell[cell["method"] == method]
@@ -182,9 +174,7 @@ def _heat(axes: Axes, rows: pd.DataFrame, method: str, other: str | None, limit:
             "cmap": LinearSegmentedColormap.from_list("lead", scale),
             "norm": TwoSlopeNorm(0, -limit, limit),
         }
-    image = axes.pcolormesh(
-        values, edgecolors="white", linewidth=2, alpha=1, **look, label=f"{method} {other}"
-    )
+    image = axes.pcolormesh(values, edgecolors="white", linewidth=2, alpha=1, **look, label=f"{method} {other}")
     for temperature, count, estimate in cells:
         x, y = counts.index(count) + 0.5, temperatures.index(temperature) + 0.5
         clear = other is None or estimate.low > 0 or estimate.high < 0
@@ -193,8 +183,8 @@ def _heat(axes: Axes, rows: pd.DataFrame, method: str, other: str | None, limit:
         main = f"{100 * estimate.value:.1f}" if other is None else points(estimate.value)
         axes.text(x, y + 0.1, main, ha="center", va="center", color=ink, fontsize=9,
                   fontweight="bold" if clear and other else "normal")  # fmt: skip
-        axes.text(x, y - 0.25, f"±{50 * (estimate.high - estimate.low):.1f}", ha="center", va="center", color=ink,
-                  fontsize=6.5)  # fmt: skip
+        axes.text(x, y - 0.25, f"±{50 * (estimate.high - estimate.low):.1f}", ha="center", va="center",
+                  color=ink, fontsize=6.5)  # fmt: skip
     axes.set_xticks([i + 0.5 for i in range(len(counts))], counts)
     axes.set_yticks([i + 0.5 for i in range(len(temperatures))], [f"{value:g}" for value in temperatures])
     axes.tick_params(length=0)

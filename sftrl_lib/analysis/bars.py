@@ -36,7 +36,7 @@ METHODS = ("init", "sft", "rl")
 
 
 def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[dict]:
-    """Init, SFT and RL of this run (filled, with interval, seeds and the difference to Init), the paper's hollow.
+    """Init, SFT and RL of this run (filled; interval, seeds, difference to Init), and the paper's hollow.
 
     rows: end rows of one task variant and split. Returns the json records of what is drawn.
     """
@@ -51,9 +51,7 @@ def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[d
         error_bar(axes, position, estimate, INK)
         spread = [position - 0.22 + 0.44 * i / max(len(mine) - 1, 1) for i in range(len(mine))]
         if len(mine) > 1:
-            axes.scatter(
-                spread, 100 * mine["value"], s=13, facecolor="white", edgecolor=INK, linewidth=0.7, zorder=5
-            )
+            axes.scatter(spread, 100 * mine["value"], s=13, facecolor="white", edgecolor=INK, linewidth=0.7, zorder=5)
         item = {"method": method, "split": rows["split"].iloc[0], "train_flops": mine["train_flops"].mean()}
         item |= percent(estimate)
         lines = [f"{100 * estimate.value:.1f}"]
@@ -65,8 +63,8 @@ def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[d
         top = max(top, height)
         series.append(item)
     for position, method in enumerate(METHODS, start=4):
-        axes.bar(position, paper[method], width=0.74, facecolor="white", edgecolor=COLORS[method], linewidth=1.5,
-                 hatch="////", label=f"paper {method}", alpha=0.85)  # fmt: skip
+        axes.bar(position, paper[method], width=0.74, facecolor="white", edgecolor=COLORS[method],
+                 linewidth=1.5, hatch="////", label=f"paper {method}", alpha=0.85)  # fmt: skip
         lines = [f"{paper[method]:.1f}"]
         if method != "init":
             lines.append(points((paper[method] - paper["init"]) / 100))
@@ -77,7 +75,8 @@ def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[d
     axes.tick_params(axis="x", length=0)
     for center, text in ((1, "this run"), (5, "paper")):
         axes.annotate(text, (center, 0), xycoords=("data", "axes fraction"), xytext=(0, -21), color=GREY,
-                      textcoords="offset points", ha="center", va="top", fontweight="bold", fontsize=9)  # fmt: skip
+                      textcoords="offset points", ha="center", va="top", fontsize=9,
+                      fontweight="bold")  # fmt: skip
     return series
 
 
@@ -85,8 +84,8 @@ def _label(axes: Axes, x: float, height: float, lines: list[str], color: str) ->
     """Above a bar: the value, in bold the difference to Init, and that difference's interval."""
     looks = ((8.5, "normal", GREY, 3), (9.5, "bold", color, 14), (6.8, "normal", color, 27))
     for text, (size, weight, ink, above) in zip(lines, looks, strict=False):
-        axes.annotate(text, (x, height), xytext=(0, above), textcoords="offset points", ha="center", color=ink,
-                      fontsize=size, fontweight=weight)  # fmt: skip
+        axes.annotate(text, (x, height), xytext=(0, above), textcoords="offset points", ha="center",
+                      color=ink, fontsize=size, fontweight=weight)  # fmt: skip
 
 
 @styled
@@ -142,14 +141,12 @@ def headline(tables: Tables) -> Drawing:
         handles.append(heldout_handle())
     handles.append(Patch(facecolor="white", edgecolor=GREY, hatch="////", label="paper"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return Drawing(
-        figure, record("headline", title, subtitle, tables.profile, series, published.FIG06["GP-L"])
-    )
+    return Drawing(figure, record("headline", title, subtitle, tables.profile, series, published.FIG06["GP-L"]))
 
 
 @styled
 def protocols(tables: Tables) -> Drawing:
-    """Own figure: the same checkpoints under the paper's protocol, greedy, and with a single attempt (GP-L)."""
+    """Own figure: the same checkpoints by the paper's protocol, greedy, and with one attempt (GP-L)."""
     names = {
         "sampled": "sampled,\nall attempts",
         "single": "sampled,\n1 attempt",
@@ -174,8 +171,8 @@ def protocols(tables: Tables) -> Drawing:
                     continue
                 error_bar(axes, place + shift, estimate, COLORS[method], linewidth=2)
                 axes.plot(place + shift, 100 * estimate.value, marker=MARKERS[method], color=COLORS[method],
-                          markersize=9 if method == "init" else 5.5, markeredgecolor="white", zorder=5,
-                          label=f"{method} {setting}")  # fmt: skip
+                          markersize=9 if method == "init" else 5.5, markeredgecolor="white",
+                          markeredgewidth=0.6, zorder=5, label=f"{method} {setting}")  # fmt: skip
                 series.append({"method": method, "setting": setting, "split": split} | percent(estimate))
         axes.set_xticks(range(len(shown)), [names[name] for name in shown])
         axes.set_xlim(-0.5, len(shown) - 0.5)

@@ -8,7 +8,7 @@ claimed side, fails if entirely on the other, and is open otherwise. A claim is
   inconclusive    otherwise, and if a part of a task variant that was run is missing from the tables,
   not_run         if the tables hold nothing about it.
 A claim about several of the four task variants is decided on those that were run; its note names them. The
-effect reported (rates as fractions) is the deciding part's: of those that made the verdict, the least favourable.
+effect reported (rates as fractions) is that of the least favourable of the parts that made the verdict.
 Paper: no intervals, no seeds; several of its differences are within one standard error.
 """
 
@@ -34,7 +34,7 @@ UNEQUAL = 0.05  # training compute of two branches that differs by more than thi
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, the figure that shows it, the variants it is about and how the tables decide it."""
+    """A claim of the paper, the figure that shows it, its task variants and how the tables decide it."""
 
     id: int
     statement: str
@@ -53,15 +53,17 @@ CLAIMS = (
     Claim(3, "At equal compute RL is better than SFT on rule-OOD.", "fig06", ALL, e.rl_beats_sft),
     Claim(4, "RL's ID gains transfer to the unseen rule; SFT's ID gains do not.", "fig05", ALL, e.transfer),
     Claim(5, "SFT fails by applying the training rule although the prompt states another.", "mechanism", ALL,
-          e.old_rule, "GeneralPoints: numbers read right fall under the new rule, not under the training rule."),
-    Claim(6, "RL raises visual-OOD performance and SFT lowers it, rules fixed.", "fig07", GP_VL + VIRL_VL, e.visual),
-    Claim(7, "End-to-end multi-turn RL beats the previous best V-IRL mini-benchmark result (44.0 %).", "fig07",
-          VIRL_VL, e.beats_previous_best, "Decided only on the official mini-benchmark routes."),
-    Claim(8, "Recognition accuracy strongly drives task success.", "fig08", GP_VL, e.recognition_drives_success),
+          e.old_rule, "GeneralPoints: numbers read right fall under the new rule, not under the old one."),
+    Claim(6, "RL raises visual-OOD performance and SFT lowers it, rules fixed.", "fig07",
+          GP_VL + VIRL_VL, e.visual),
+    Claim(7, "End-to-end multi-turn RL beats the previous best V-IRL mini-benchmark result (44.0 %).",
+          "fig07", VIRL_VL, e.beats_previous_best, "Decided only on the official mini-benchmark routes."),
+    Claim(8, "Recognition accuracy strongly drives task success.", "fig08", GP_VL,
+          e.recognition_drives_success),
     Claim(9, "Scaling RL raises card recognition, ID and OOD; scaling SFT lowers recognition and success.",
           "fig08", GP_VL, e.recognition_scales),
-    Claim(10, "Without SFT first, RL fails at every learning rate tried.", "fig09", GP_L, e.rl_fails_without_sft,
-          f"Fails: ID success below {FAILURE:.0%} at the end of every run."),
+    Claim(10, "Without SFT first, RL fails at every learning rate tried.", "fig09", GP_L,
+          e.rl_fails_without_sft, f"Fails: ID success below {FAILURE:.0%} at the end of every run."),
     Claim(11, "SFT's useful role is to stabilise the output format so that RL can work.", "fig09", GP_L,
           e.sft_gives_format),
     Claim(12, "More verification attempts in RL give a larger OOD gain at equal compute (1 < 3 < 5 < 10).",
@@ -72,21 +74,22 @@ CLAIMS = (
           e.suboptimal),
     Claim(15, "SFT cannot match RL even in distribution, at any learning rate or freezing tried.", "fig16",
           GP_VL, e.sft_cannot_match),
-    Claim(16, "RL is easy to tune: every learning rate tried raises ID success.", "fig17", GP_VL, e.easy_to_tune),
+    Claim(16, "RL is easy to tune: every learning rate tried raises ID success.", "fig17", GP_VL,
+          e.easy_to_tune),
     Claim(17, "RL cannot rescue a heavily overfitted SFT checkpoint.", "fig19", VIRL_VL, e.no_rescue,
           f"Not rescued: rule-OOD per-step accuracy stays below {FAILURE:.0%}."),
     Claim(18, "RL helps only from checkpoints that are neither badly under- nor overfitted.", "fig19",
           GP_L + VIRL_VL, e.middle_checkpoints, "Underfitted: GP-L without SFT; overfitted: V-IRL-VL."),
     Claim(19, "Neither method gets whole-route rule-OOD success above about 1 %, though RL's steps improve.",
           "fig18", VIRL_VL, e.whole_routes, f"About 1 %: below {FAILURE:.0%}."),
-    Claim(20, "Memorisation is meant behaviourally: near-copies of training outputs when prompted.", "fig21", ALL,
-          e.nothing, "A definition, which no number can decide; claims 2 and 5 test the behaviour it names."),
+    Claim(20, "Memorisation is meant behaviourally: near-copies of training outputs when prompted.", "fig21",
+          ALL, e.nothing, "A definition, which no number can decide; claims 2 and 5 test the behaviour."),
     Claim(21, "RL on outcome rewards generalises, and more attempts improve it.", "fig10", ALL, e.more_steps),
 )  # fmt: skip
 
 
 def evaluate(metrics: pd.DataFrame) -> list[dict]:
-    """Decide every claim on a validated table: one record a claim, in the paper's order. Rates are fractions."""
+    """Decide every claim on a validated table: one record a claim, in the paper's order."""
     evidence = Evidence(metrics)
     return [_decide(claim, evidence) for claim in CLAIMS]
 
@@ -104,9 +107,7 @@ def _decide(claim: Claim, evidence: Evidence) -> dict:
     else:
         verdict = "reproduced" if verdicts == {"reproduced"} else "inconclusive"
     open_parts = [part for part in run if part.verdict == verdict]
-    deciding = min(
-        open_parts or [part for part in run if part.estimate], key=lambda part: part.worst, default=None
-    )
+    deciding = min(open_parts or [part for part in run if part.estimate], key=lambda part: part.worst, default=None)
     estimate = deciding.estimate if deciding else None
     return {
         "id": claim.id,
@@ -123,9 +124,7 @@ def _decide(claim: Claim, evidence: Evidence) -> dict:
     }
 
 
-def _notes(
-    claim: Claim, covered: list, missing: list, deciding: Part | None, evidence: Evidence
-) -> Iterable[str]:
+def _notes(claim: Claim, covered: list, missing: list, deciding: Part | None, evidence: Evidence) -> Iterable[str]:
     if claim.note:
         yield claim.note
     if claim.parts is e.nothing:
@@ -151,12 +150,17 @@ def _compute_remark(evidence: Evidence, variant: str) -> str:
 
 
 def _record(part: Part) -> dict:
+    numbers = {"effect": part.estimate.value, "ci_low": part.estimate.low, "ci_high": part.estimate.high}
     return {
-        "what": part.what, "verdict": part.verdict, "claimed": "above" if part.side > 0 else "below",
-        "threshold": part.threshold, "effect": _rounded(part.estimate.value), "ci_low": _rounded(part.estimate.low),
-        "ci_high": _rounded(part.estimate.high), "seeds": part.estimate.seeds, "n": part.estimate.n,
+        "what": part.what,
+        "verdict": part.verdict,
+        "claimed": "above" if part.side > 0 else "below",
+        "threshold": part.threshold,
+        **{name: _rounded(value) for name, value in numbers.items()},
+        "seeds": part.estimate.seeds,
+        "n": part.estimate.n,
         "interval": part.estimate.interval,
-    }  # fmt: skip
+    }
 
 
 def _rounded(value: float | None) -> float | None:
@@ -177,9 +181,7 @@ def claims_path(profile: str) -> Path:
 
 def summary(records: list[dict]) -> pd.DataFrame:
     """The claims as a small table to show in a notebook: effects in percentage points."""
-    shown = pd.DataFrame(records)[
-        ["id", "statement", "verdict", "effect", "ci_low", "ci_high", "seeds", "figure"]
-    ]
+    shown = pd.DataFrame(records)[["id", "statement", "verdict", "effect", "ci_low", "ci_high", "seeds", "figure"]]
     points = ["effect", "ci_low", "ci_high"]
     shown[points] = (100 * shown[points].astype(float)).round(1)
     names = {"effect": "effect (points)", "ci_low": f"{CONFIDENCE:.0%} from", "ci_high": "to"}

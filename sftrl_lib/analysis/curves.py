@@ -1,8 +1,8 @@
 """Figures over training compute: 5 (main curves), 9 (RL without SFT), 15 (sub-optimal SFT), the mechanism.
 
 Paper: smoothed lines (Savitzky-Golay, order 3), raw values not shown. Ours: the mean over seeds at every
-checkpoint with its 95 % interval as a band and each seed as a faint dot; `smooth=True` adds the paper's smoothing
-as a guide.
+checkpoint with its 95 % interval as a band and each seed as a faint dot; `smooth=True` adds the paper's
+smoothing as a guide.
 Compute counts Init's, so every branch starts at the star.
 """
 
@@ -71,8 +71,9 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float,
                      linewidth=0, zorder=3)  # fmt: skip
     axes.plot(
         x, y, color=look["color"], linestyle=look["linestyle"], linewidth=1.9 if solid else 1.3, zorder=4,
-        marker=look["marker"] if solid else "", markersize=look["size"], markeredgecolor="white", markeredgewidth=0.6,
-        clip_on=False, markevery=slice(1 if len(points) > rows["step"].nunique() else 0, None), label=f"{method} {look['linestyle']}",
+        marker=look["marker"] if solid else "", markersize=look["size"], markeredgecolor="white",
+        markeredgewidth=0.6, markevery=slice(len(points) - rows["step"].nunique(), None),
+        clip_on=False, label=f"{method} {look['linestyle']}",
     )  # fmt: skip
     if look["smooth"]:
         guide = statistics.smooth(y)
@@ -85,7 +86,7 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float,
 
 
 def panel(axes: Axes, rows: pd.DataFrame, split: str, unit: float, smooth: bool = False) -> list[dict]:
-    """SFT, RL and the Init star on one split; on the ID panel held-out hands are dashed where they were run."""
+    """SFT, RL and the Init star on one split; on the ID panel held-out hands too, dashed."""
     series = []
     for part in (split, "heldout") if split == "id" else (split,):
         here = select(rows, split=part)
@@ -114,6 +115,7 @@ def draw_star(axes: Axes, init: pd.DataFrame, unit: float) -> None:
 def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
     """The paper's end values, hollow, in a strip at the right: its compute is not on our scale."""
     left, right = axes.get_xlim()
+    axes.set_xticks([tick for tick in axes.get_xticks() if left <= tick <= right])
     axes.set_xlim(left, right + 0.12 * (right - left))
     place = axes.get_yaxis_transform()
     axes.axvspan(right, right + 0.12 * (right - left), color="#f4f4f4", linewidth=0, zorder=0)
@@ -127,9 +129,7 @@ def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
     axes.text(0.946, 0.985, "paper", transform=axes.transAxes, ha="center", va="top", fontsize=8, color=GREY)
 
 
-def variants_with(
-    tables: Tables, metric: str = "", methods: tuple = ("sft", "rl")
-) -> dict[str, pd.DataFrame]:
+def variants_with(tables: Tables, metric: str = "", methods: tuple = ("sft", "rl")) -> dict[str, pd.DataFrame]:
     """Main rows of the task variants that have at least one trained branch, in the paper's order."""
     rows = {variant: main_rows(tables, variant, metric) for variant in VARIANTS}
     return {variant: part for variant, part in rows.items() if len(select(part, method=list(methods)))}
@@ -225,8 +225,8 @@ def without_sft(tables: Tables) -> Drawing:
         axes.lines[-1].set_label(f"learning rate {parse_setting(setting)['lr']:g}")
     axes.set_ylim(0, max(5.0, 1.15 * max(max(item["ci_high"]) for item in series)))
     axes.set(xlabel=label, ylabel="success rate (%)")
-    axes.annotate(f"paper: never above {limit} %", (1, limit), xycoords=("axes fraction", "data"), xytext=(-4, 3),
-                  textcoords="offset points", ha="right", fontsize=8, color=GREY)  # fmt: skip
+    axes.text(0.99, limit + 0.06, f"paper: never above {limit} %", transform=axes.get_yaxis_transform(),
+              ha="right", fontsize=8, color=GREY)  # fmt: skip
     reference = ends(select(gp_l, experiment="main", setting="sampled", method="rl"))
     if len(reference):
         with_sft = statistics.level_of(reference)

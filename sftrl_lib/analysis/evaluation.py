@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..models.policy import Policy
+from ..points.rules import card_numbers
 from ..points.verifier import has_format, read_numbers
 from ..profiles import EvaluationConfig
 from ..training.rollout import Episode, rollout
@@ -90,19 +91,21 @@ def measure(episodes: Sequence[Episode]) -> dict[str, tuple[float, int]]:
 
     success: at least one attempt is correct (the paper's metric). first_attempt: the first one is. recognition: in
     the first attempt the model's own "number" field holds the numbers that the stated rule gives its cards (in any
-    order). format: the first attempt has all three fields.
+    order). training_rule: it holds those of the training rule instead (only where the two differ for some hand).
+    format: the first attempt has all three fields.
     """
     first = [episode.attempts[0] for episode in episodes]
-    read = [
-        (numbers := read_numbers(a.text)) is not None and sorted(numbers) == sorted(episode.info["numbers"])
-        for a, episode in zip(first, episodes, strict=True)
-    ]
+    read = [sorted(read_numbers(a.text) or ()) for a in first]
+    stated = [sorted(episode.info["numbers"]) for episode in episodes]
+    trained = [sorted(card_numbers(episode.info["cards"], SPLITS["id"]["rule"])) for episode in episodes]
     metrics = {
         "success": [episode.terminated for episode in episodes],
         "first_attempt": [a.outcome == "correct" for a in first],
-        "recognition": read,
+        "recognition": [ours == theirs for ours, theirs in zip(read, stated, strict=True)],
         "format": [has_format(a.text) for a in first],
     }
+    if stated != trained:
+        metrics["training_rule"] = [ours == theirs for ours, theirs in zip(read, trained, strict=True)]
     return {name: (float(np.mean(values)), len(episodes)) for name, values in metrics.items()}
 
 
@@ -112,9 +115,7 @@ def transcript(episode: Episode, policy: Policy, number: int) -> dict[str, Any]:
     for conversation in episode.conversations:
         shown = 0
         for attempt in conversation.attempts:
-            before = policy.tokenizer.decode(
-                conversation.ids[shown : attempt.start], skip_special_tokens=True
-            )
+            before = policy.tokenizer.decode(conversation.ids[shown : attempt.start], skip_special_tokens=True)
             turns.append(
                 {
                     "prompt": before,

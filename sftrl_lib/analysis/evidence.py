@@ -21,7 +21,7 @@ BARELY = 0.02  # "barely generalises": gains less than 2 points (paper: +0.48 ag
 
 @dataclass(frozen=True)
 class Part:
-    """One number of a claim (None if not run) and the side of a threshold it is claimed on: +1 above, -1 below."""
+    """One number of a claim (None if not run) and its claimed side of a threshold: +1 above, -1 below."""
 
     what: str
     estimate: Estimate | None
@@ -54,7 +54,7 @@ class Evidence:
         self.ends = tables.ends(metrics)
 
     def rows(self, variant: str, method: str, split: str, metric: str = "", **where: str) -> pd.DataFrame:
-        """End rows of one method, one a seed: the main experiment as sampled unless `where` says otherwise."""
+        """End rows of one method, one a seed: main experiment, sampled, unless `where` says otherwise."""
         task = VARIANTS[variant]
         where = {"experiment": "main", "setting": "sampled"} | where
         return tables.select(
@@ -70,13 +70,9 @@ class Evidence:
     def level(self, variant: str, method: str, split: str, metric: str = "", **where: str) -> Estimate | None:
         return level_of(self.rows(variant, method, split, metric, **where))
 
-    def gain(
-        self, variant: str, a: str, b: str, split: str, metric: str = "", **where: str
-    ) -> Estimate | None:
+    def gain(self, variant: str, a: str, b: str, split: str, metric: str = "", **where: str) -> Estimate | None:
         """Method `a` (of the experiment that `where` names) minus method `b` of the main experiment."""
-        return difference_of(
-            self.rows(variant, a, split, metric, **where), self.rows(variant, b, split, metric)
-        )
+        return difference_of(self.rows(variant, a, split, metric, **where), self.rows(variant, b, split, metric))
 
     def attempts(self, variant: str, more: int, fewer: int, split: str) -> Estimate | None:
         rows = [
@@ -90,9 +86,7 @@ _NAMES = {"init": "Init", "sft": "SFT", "rl": "RL", "sft_suboptimal": "SFT on su
 _SPLITS = {"id": "ID", "heldout": "held-out", "rule_ood": "rule-OOD", "visual_ood": "visual-OOD"}
 
 
-def method_gain(
-    e: Evidence, variant: str, a: str, b: str, split: str, side: int, metric: str = "", **where
-) -> Part:
+def method_gain(e: Evidence, variant: str, a: str, b: str, split: str, side: int, metric: str = "", **where) -> Part:
     metric = metric or VARIANTS[variant].metric
     detail = f" ({where['setting']})" if where.get("setting") else ""
     what = f"{variant}: {_NAMES[a]} minus {_NAMES[b]}{detail}, {_SPLITS[split]} {metric.replace('_', ' ')}"
@@ -151,9 +145,7 @@ def recognition_drives_success(e: Evidence, v: str) -> list[Part]:
     points = points.dropna() if {"success", "recognition"} <= set(points.columns) else points.iloc[:0]
     pairs = [(rows["recognition"], rows["success"]) for _, rows in points.groupby("seed")]
     least = int(rows["n"].min()) if len(rows) else 0
-    return [
-        Part(f"{v}: correlation of recognition and success over checkpoints", correlation(pairs, least), +1)
-    ]
+    return [Part(f"{v}: correlation of recognition and success over checkpoints", correlation(pairs, least), +1)]
 
 
 def recognition_scales(e: Evidence, v: str) -> list[Part]:
@@ -176,18 +168,18 @@ def rl_fails_without_sft(e: Evidence, v: str) -> list[Part]:
 
 
 def sft_gives_format(e: Evidence, v: str) -> list[Part]:
-    settings = e.settings(v, "no_init") or [""]
-    rl = e.rows(v, "rl", "id", "success")
-    without = [
-        e.rows(v, "rl_no_init", "id", "success", experiment="no_init", setting=name) for name in settings
-    ]
-    foundation = tables.select(e.rows(v, "foundation", "id", "format"))
-    return [
-        Part(f"{v}: Init minus foundation, ID format",
-             difference_of(e.rows(v, "init", "id", "format"), foundation), +1),
-        *[Part(f"{v}: RL from Init minus RL without SFT{f' ({name})' if name else ''}, ID success",
-               difference_of(rl, rows), +1) for name, rows in zip(settings, without, strict=True)],
-    ]  # fmt: skip
+    init, rl = e.rows(v, "init", "id", "format"), e.rows(v, "rl", "id", "success")
+    foundation = e.rows(v, "foundation", "id", "format")
+    parts = []
+    if len(foundation):
+        parts.append(Part(f"{v}: Init minus foundation, ID format", difference_of(init, foundation), +1))
+    for setting in e.settings(v, "no_init") or [""]:
+        where, label = {"experiment": "no_init", "setting": setting}, f" ({setting})" if setting else ""
+        format_, success = (e.rows(v, "rl_no_init", "id", metric, **where) for metric in ("format", "success"))
+        without = f"minus RL without SFT{label}"
+        parts.append(Part(f"{v}: Init {without}, ID format", difference_of(init, format_), +1))
+        parts.append(Part(f"{v}: RL from Init {without}, ID success", difference_of(rl, success), +1))
+    return parts
 
 
 def attempts_help(e: Evidence, v: str) -> list[Part]:
@@ -213,9 +205,7 @@ def suboptimal(e: Evidence, v: str) -> list[Part]:
 
 def sft_cannot_match(e: Evidence, v: str) -> list[Part]:
     rl = e.rows(v, "rl", "id")
-    tuned = [
-        e.rows(v, "sft", "id", experiment="sft_tuning", setting=name) for name in e.settings(v, "sft_tuning")
-    ]
+    tuned = [e.rows(v, "sft", "id", experiment="sft_tuning", setting=name) for name in e.settings(v, "sft_tuning")]
     parts = [Part(f"{v}: RL minus SFT, ID success", difference_of(rl, e.rows(v, "sft", "id")), +1)]
     return parts + [
         Part(f"{v}: RL minus SFT ({rows['setting'].iloc[0]}), ID success", difference_of(rl, rows), +1)
@@ -226,8 +216,7 @@ def sft_cannot_match(e: Evidence, v: str) -> list[Part]:
 def easy_to_tune(e: Evidence, v: str) -> list[Part]:
     where = {"experiment": "rl_tuning"}
     return [
-        method_gain(e, v, "rl", "init", "id", +1, **where, setting=name)
-        for name in e.settings(v, "rl_tuning") or [""]
+        method_gain(e, v, "rl", "init", "id", +1, **where, setting=name) for name in e.settings(v, "rl_tuning") or [""]
     ]
 
 
@@ -250,9 +239,7 @@ def middle_checkpoints(e: Evidence, v: str) -> list[Part]:
 
 def whole_routes(e: Evidence, v: str) -> list[Part]:
     parts = [
-        Part(
-            f"{v}: {_NAMES[method]}, rule-OOD success", e.level(v, method, "rule_ood", "success"), -1, FAILURE
-        )
+        Part(f"{v}: {_NAMES[method]}, rule-OOD success", e.level(v, method, "rule_ood", "success"), -1, FAILURE)
         for method in ("rl", "sft")
     ]
     return [*parts, *rl_raises_ood(e, v)]
@@ -261,9 +248,7 @@ def whole_routes(e: Evidence, v: str) -> list[Part]:
 def more_steps(e: Evidence, v: str) -> list[Part]:
     parts = rl_raises_ood(e, v)
     if v == "GP-L":  # the only variant for which the paper varies the number of attempts
-        parts.append(
-            Part(f"{v}: 10 attempts minus 1, rule-OOD success", e.attempts(v, 10, 1, "rule_ood"), +1)
-        )
+        parts.append(Part(f"{v}: 10 attempts minus 1, rule-OOD success", e.attempts(v, 10, 1, "rule_ood"), +1))
     return parts
 
 

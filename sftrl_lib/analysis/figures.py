@@ -45,7 +45,7 @@ def draw(number: int | str, profile: str, **options: object) -> Drawing:
 
 
 def draw_all(profile: str) -> list[str]:
-    """Draw and save every figure that the tables have rows for; print what was written and what was not and why."""
+    """Draw and save every figure that the tables have rows for; print what was skipped and why."""
     data, written = read(profile), []
     for number, function in FIGURES.items():
         name = file_name(number)

@@ -38,9 +38,15 @@ class Cell:
 
     def rows(self, snapshot: Snapshot, split: str, metrics: dict[str, tuple[float, int]]) -> list[dict[str, Any]]:
         shared = {
-            "task": TASK, "modality": MODALITY, "method": self.method, "experiment": self.experiment,
-            "setting": self.setting, "seed": self.seed, "step": snapshot.step,
-            "train_flops": snapshot.compute.flops, "split": split,
+            "task": TASK,
+            "modality": MODALITY,
+            "method": self.method,
+            "experiment": self.experiment,
+            "setting": self.setting,
+            "seed": self.seed,
+            "step": snapshot.step,
+            "train_flops": snapshot.compute.flops,
+            "split": split,
         }
         return [{**shared, "metric": name, "value": value, "n": n} for name, (value, n) in metrics.items()]
 
@@ -56,8 +62,12 @@ class Part:
     def has(self, cell: Cell, snapshot: Snapshot, split: str) -> bool:
         found = self.frame
         same = (
-            (found.method == cell.method) & (found.experiment == cell.experiment) & (found.setting == cell.setting)
-            & (found.seed == cell.seed) & (found.step == snapshot.step) & (found.split == split)
+            (found.method == cell.method)
+            & (found.experiment == cell.experiment)
+            & (found.setting == cell.setting)
+            & (found.seed == cell.seed)
+            & (found.step == snapshot.step)
+            & (found.split == split)
         )
         return bool(same.any())
 
@@ -78,7 +88,13 @@ def _within(episodes: Sequence[Episode], attempts: int) -> float:
 
 
 def _test(
-    part: Part, cell: Cell, snapshot: Snapshot, policy: Policy, profile: Profile, end: bool, splits: Sequence[str]
+    part: Part,
+    cell: Cell,
+    snapshot: Snapshot,
+    policy: Policy,
+    profile: Profile,
+    end: bool,
+    splits: Sequence[str],
 ) -> None:
     """The paper's protocol on every split; at the ends also single attempts and greedy decoding."""
     config = profile.evaluation
@@ -101,8 +117,14 @@ def _records(
     cell: Cell, snapshot: Snapshot, split: str, policy: Policy, episodes: Sequence[Episode]
 ) -> list[dict[str, Any]]:
     shared = {
-        "task": TASK, "modality": MODALITY, "method": cell.method, "experiment": cell.experiment,
-        "setting": cell.setting, "seed": cell.seed, "step": snapshot.step, "split": split,
+        "task": TASK,
+        "modality": MODALITY,
+        "method": cell.method,
+        "experiment": cell.experiment,
+        "setting": cell.setting,
+        "seed": cell.seed,
+        "step": snapshot.step,
+        "split": split,
     }
     return [{**shared, **transcript(episode, policy, i)} for i, episode in enumerate(episodes[:KEPT_TRANSCRIPTS])]
 
@@ -112,7 +134,15 @@ def evaluate_init(profile: Profile, seed: int) -> pd.DataFrame:
     folder = init_folder(profile, seed)
     snapshot = read_snapshot(folder / "step-00000")
     part = Part(folder)
-    _test(part, Cell("init", "main", "sampled", seed), snapshot, load_policy(snapshot.folder), profile, True, tuple(SPLITS))
+    _test(
+        part,
+        Cell("init", "main", "sampled", seed),
+        snapshot,
+        load_policy(snapshot.folder),
+        profile,
+        True,
+        tuple(SPLITS),
+    )
     return part.frame
 
 

@@ -10,7 +10,7 @@ The house rule. A number over several seeds carries the *wider* of two intervals
       difference), which sees that each rate was measured on finitely many episodes.
 With 2-3 seeds (a) alone can be absurdly narrow by luck (three seeds at exactly 0 %), and (b) alone ignores
 training noise; the wider one is conservative. With one seed there is only (b), which says nothing about other
-seeds. Newcombe takes the two arms as independent although they may have met the same hands: conservative, too.
+seeds. Newcombe takes the two arms as independent although they may have met the same hands: conservative too.
 `n` counts episodes: the steps of an episode are not independent, so per-step accuracy counts episodes too.
 """
 
@@ -142,9 +142,7 @@ def _wider(values: np.ndarray, binomial: tuple[float, float], name: str, n: int,
         t_low, t_high = t_interval(values)
         if t_high - t_low > high - low:
             low, high, name = t_low, t_high, "t over seeds"
-    mean = float(
-        values.mean()
-    )  # with unequal n the pooled rate differs: the interval must still hold the mean
+    mean = float(values.mean())  # with unequal n the pooled rate differs: the interval must still hold the mean
     low, high = min(max(low, bounds[0]), mean), max(min(high, bounds[1]), mean)
     return Estimate(mean, low, high, n, len(values), name)
 
@@ -162,13 +160,9 @@ def _count(value: float, n: int) -> float:
 def _checked(values: Sequence[float], ns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     values, ns = np.asarray(values, float), np.asarray(ns, int)
     if not len(values) or values.shape != ns.shape:
-        raise ValueError(
-            f"Rates and episodes must be equally many, 1 or more, not {len(values)} and {len(ns)}."
-        )
+        raise ValueError(f"Rates and episodes must be equally many, 1 or more, not {len(values)} and {len(ns)}.")
     if not ((values >= 0) & (values <= 1)).all() or (ns < 1).any():
-        raise ValueError(
-            f"Rates must lie in 0..1 and episodes in 1.., not {values.tolist()} and {ns.tolist()}."
-        )
+        raise ValueError(f"Rates must lie in 0..1 and episodes in 1.., not {values.tolist()} and {ns.tolist()}.")
     return values, ns
 
 

@@ -1,7 +1,7 @@
 """How every figure looks and how it is saved: one palette, one header, one file format.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind readers; a method has the same colour everywhere
-(red SFT, blue RL, as in the paper) and its own marker, so that no figure depends on colour alone.
+Colours are Okabe and Ito's, which stay apart for colour-blind readers; a method has the same colour in every
+figure (red SFT, blue RL, as in the paper) and its own marker, so that no figure depends on colour alone.
 What the paper printed is always hollow and drawn beside ours, which is filled.
 """
 
@@ -12,6 +12,7 @@ import io
 import json
 import math
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -29,8 +30,8 @@ from sftrl_lib.analysis.tables import write_atomically
 
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
 COLORS = {
-    "init": "#5f5f5f", "sft": "#d55e00", "rl": "#0072b2", "sft_suboptimal": "#e69f00", "rl_no_init": "#cc79a7",
-    "foundation": "#999999",
+    "init": "#5f5f5f", "sft": "#d55e00", "rl": "#0072b2", "sft_suboptimal": "#e69f00",
+    "rl_no_init": "#cc79a7", "foundation": "#999999",
 }  # fmt: skip
 MARKERS = {"init": "*", "sft": "o", "rl": "D", "sft_suboptimal": "s", "rl_no_init": "^", "foundation": "P"}
 NAMES = {
@@ -52,7 +53,7 @@ METRICS = {
 _RC = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("notebook", font_scale=0.82),
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: same look everywhere
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#8a8a8a", "axes.linewidth": 0.8,
     "xtick.color": GREY, "ytick.color": GREY, "xtick.major.size": 3.0, "ytick.major.size": 3.0,
     "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#ececec", "grid.linewidth": 0.8,
@@ -86,9 +87,7 @@ class Drawing:
         return _rendered(self.figure, "png", dpi=dpi, metadata={"Software": None})
 
     def pdf(self) -> bytes:
-        return _rendered(
-            self.figure, "pdf", metadata={"Creator": None, "Producer": None, "CreationDate": None}
-        )
+        return _rendered(self.figure, "pdf", metadata={"Creator": None, "Producer": None, "CreationDate": None})
 
     def json(self) -> str:
         return json.dumps(_stable(self.data), indent=1, ensure_ascii=False) + "\n"
@@ -109,14 +108,14 @@ def styled(draw: Callable[[Tables], Drawing]) -> Callable[[Tables], Drawing]:
 
 
 def save_figure(drawing: Drawing, name: str, profile: str) -> list:
-    """Write `figures/<profile>/<name>.{png,pdf,json}`, the same bytes for the same drawing. Returns the paths."""
+    """Write `figures/<profile>/<name>.{png,pdf,json}`, the same bytes for the same drawing."""
     folder = paths.figures(profile)
     contents = {"png": drawing.png(), "pdf": drawing.pdf(), "json": drawing.json()}
     return [write_atomically(folder / f"{name}.{kind}", data) for kind, data in contents.items()]
 
 
 def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
-    """A figure of `width` x `height` inches below a left-aligned header: bold title, grey wrapped subtitle."""
+    """A figure of `width` x `height` inches below a header: bold title, grey wrapped subtitle."""
     lines = textwrap.wrap(subtitle, int(width * 15.8))
     header = 0.44 + 0.18 * len(lines)
     total = height + header
@@ -124,9 +123,7 @@ def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
     figure.get_layout_engine().set(rect=(0, 0, 1, height / total), w_pad=0.08, h_pad=0.06)
     left = 0.1 / width
     figure.text(left, 1 - 0.09 / total, title, va="top", fontsize=12.5, fontweight="bold")
-    figure.text(
-        left, 1 - 0.37 / total, "\n".join(lines), va="top", fontsize=8.6, color=GREY, linespacing=1.35
-    )
+    figure.text(left, 1 - 0.37 / total, "\n".join(lines), va="top", fontsize=8.6, color=GREY, linespacing=1.35)
     return figure
 
 
@@ -145,7 +142,7 @@ def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
 
 
 def record(name: str, title: str, subtitle: str, profile: str, series: list[dict], paper: object) -> dict:
-    """The json beside a figure: what is drawn (percent) with intervals, n and seeds, and the paper's values."""
+    """The json beside a figure: what is drawn (percent), intervals, n, seeds, and the paper's values."""
     return {
         "figure": name, "title": title, "caption": subtitle, "profile": profile, "unit": "percent",
         "confidence": CONFIDENCE, "series": series, "paper": paper, "paper_source": published.PAPER,
@@ -209,7 +206,8 @@ def points(value: float) -> str:
 
 def _rendered(figure: Figure, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    with mpl.style.context(["default", _RC]):
+    with mpl.style.context(["default", _RC]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # model output may hold any character: shown as a box
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 

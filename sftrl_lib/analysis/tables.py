@@ -67,7 +67,7 @@ def validate(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
         raise TableError(f"{source} lacks the column {missing[0]!r}; {expected}.")
     if unknown := [name for name in frame.columns if name not in COLUMNS]:
         raise TableError(f"{source} has the unknown column {unknown[0]!r}; {expected}.")
-    frame = frame[list(COLUMNS)].copy()
+    given, frame = frame, frame[list(COLUMNS)].copy()
     for name in _TEXT:
         frame[name] = frame[name].fillna("").astype(str)
     for name, allowed in ALLOWED.items():
@@ -78,7 +78,7 @@ def validate(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
         frame[name] = _numbers(frame, name, source)
     for name, least in _WHOLE.items():
         whole = (frame[name] % 1 == 0) & (frame[name] >= least)
-        _demand(frame, name, whole, f"a whole number of at least {least}", source)
+        _demand(given, name, whole, f"a whole number of at least {least}", source)
         frame[name] = frame[name].astype("int64")
     _demand(frame, "train_flops", frame["train_flops"] >= 0, "a number of FLOPs of at least 0", source)
     _demand(frame, "value", frame["value"].between(0, 1), "a fraction from 0 to 1", source)
@@ -109,9 +109,7 @@ def read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise TableError(f"There is no table at {_short(path)}; run the experiments that write it first.")
     try:
-        frame = pd.read_csv(
-            path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, float_precision="round_trip"
-        )
+        frame = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TableError(f"{_short(path)} is not a readable CSV table ({reason}).") from error
@@ -128,7 +126,8 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     """Write `content` beside `path`, then rename: no half-written file ever carries the final name."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
+    # A lone surrogate in model output becomes \uXXXX, which is its JSON escape, instead of an error.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

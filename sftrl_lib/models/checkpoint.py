@@ -51,7 +51,7 @@ def save_state(folder: Path, state: State, progress: dict[str, Any], config: dic
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:
-    """Put the complete folder `fresh` in the place of `folder`. A crash in between leaves ``folder.old`` to fall back on."""
+    """Put the complete folder `fresh` in the place of `folder`; after a crash in between, ``folder.old`` is left."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -110,7 +110,10 @@ def making(rng: random.Random) -> Document:
         else:
             numbers = random_numbers(rng)
         formula, target = solved(rng, numbers)
-        turns += [Turn("text", f"{numbers} makes {target}: "), Turn("text", f"{formula}={target}\n", learn=True)]
+        turns += [
+            Turn("text", f"{numbers} makes {target}: "),
+            Turn("text", f"{formula}={target}\n", learn=True),
+        ]
     return turns
 
 
@@ -167,12 +170,13 @@ def random_format(rng: random.Random) -> Format:
     return Format(tuple(keys))
 
 
-def conversation(rng: random.Random, most_attempts: int = 1) -> Document:
+def conversation(rng: random.Random, most_attempts: int = 1, rule: Rule | None = None) -> Document:
     """The paper's prompt with another answer format; up to `most_attempts` - 1 failed attempts come first.
 
     Failed attempts carry no loss. They fail as a model's do: a wrong value, the wrong numbers, a broken formula.
+    `rule` is for testing the model on a rule that pretraining never states.
     """
-    rule = random_rule(rng)
+    rule = rule or random_rule(rng)
     cards, numbers = random_hand(rng, rule)
     formula, target = solved(rng, numbers)
     form = random_format(rng)
@@ -181,11 +185,16 @@ def conversation(rng: random.Random, most_attempts: int = 1) -> Document:
     turns = [Turn("user", prompt)]
     for _ in range(rng.randrange(most_attempts)):
         outcome, read, attempt = _failed_attempt(rng, cards, numbers, target)
-        turns += [Turn("assistant", form.answer(cards, read, f"{attempt}={target}")), Turn("user", FEEDBACK[outcome])]
+        turns += [
+            Turn("assistant", form.answer(cards, read, f"{attempt}={target}")),
+            Turn("user", FEEDBACK[outcome]),
+        ]
     return [*turns, Turn("assistant", form.answer(cards, numbers, f"{formula}={target}"), learn=True)]
 
 
-def _failed_attempt(rng: random.Random, cards: list[str], numbers: list[int], target: int) -> tuple[str, list[int], str]:
+def _failed_attempt(
+    rng: random.Random, cards: list[str], numbers: list[int], target: int
+) -> tuple[str, list[int], str]:
     """(outcome, numbers as read, formula) of an attempt that the verifier rejects."""
     kind = rng.random()
     if kind < 0.65:

@@ -7,19 +7,30 @@ steps what AdamW alone needed 250 for.
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import random
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .checkpoint import load_state, save_state
+from .. import __version__
+from ..paths import SHIPPED, build
+from ..points.formula import evaluate as formula_value
+from ..points.formula import parse_formula
+from ..points.rules import RULES
+from . import curriculum
+from .checkpoint import CheckpointError, load_state, save_state
 from .curriculum import Document, document
+from .policy import Policy, load_policy, model_folder
 from .tokenizer import ASSISTANT, END, USER, foundation_tokenizer
 
 IGNORED = -100  # the label of a token without loss
@@ -65,7 +76,7 @@ def encode(doc: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int]
 
 def batches(
     config: FoundationConfig, tokenizer: PreTrainedTokenizerFast, first_step: int = 0, group: int = 8
-) -> Sequence[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields (ids, labels), each (rows, tokens) and right-padded, from `first_step` on.
 
     Documents of `group` steps are sorted by length and cut into batches of equal padded size, so that little of a
@@ -153,7 +164,11 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
     model = new_model(config, tokenizer)
     optims = optimizers(model, config)
     state = {"model": model, **{f"optimizer{i}": o for i, o in enumerate(optims)}}
-    progress = load_state(folder / "training", state, asdict(config)) or {"step": 0, "seconds": 0.0, "losses": []}
+    progress = load_state(folder / "training", state, asdict(config)) or {
+        "step": 0,
+        "seconds": 0.0,
+        "losses": [],
+    }
     bar = tqdm(total=config.steps, initial=progress["step"], desc="pretraining", unit="step", mininterval=5)
     started = time.monotonic() - progress["seconds"]
     for ids, labels in batches(config, tokenizer, progress["step"]):
@@ -183,3 +198,98 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
     record["minutes"] = round(progress["seconds"] / 60, 1)
     (folder / "record.json").write_text(json.dumps(record))
     return folder
+
+
+def read_record(name: str) -> dict:
+    """How a shipped foundation model was made. Raises CheckpointError if there is no record of it."""
+    path = Path(model_folder(name)) / "record.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name!r} has no readable record of how it was made ({error}).") from error
+
+
+@torch.no_grad()
+def capabilities(policy: Policy, samples: int = 256, seed: int = 1_000_000) -> dict[str, float]:
+    """Share of right greedy answers on fresh documents of each kind, and on the held-out rule in a known format.
+
+    An answer is right if it is what the document says or, where several formulas will do, if it makes the target.
+    """
+    rng = random.Random(seed)
+    kinds = {
+        "calculation": curriculum.calculation,
+        "reading cards, random rules": curriculum.reading,
+        "making 24 or another target": curriculum.making,
+        "conversation, random rules": curriculum.conversation,
+        "conversation after failures": lambda r: curriculum.conversation(r, most_attempts=5),
+        "conversation, rule 11/12/13": lambda r: curriculum.conversation(r, rule=RULES["distinct"]),
+    }
+    scores = {}
+    for name, kind in kinds.items():
+        prompts, answers = [], []
+        for _ in range(samples):
+            ids, labels = encode(kind(rng), policy.tokenizer)
+            first = next(i for i, label in enumerate(labels) if label != IGNORED)
+            last = next((i for i in range(first, len(ids)) if labels[i] == IGNORED), len(ids))
+            prompts.append(ids[:first])
+            answers.append(policy.tokenizer.decode(ids[first:last], skip_special_tokens=True))
+        said = greedy(policy, prompts, max(len(policy.tokenizer(a).input_ids) for a in answers) + 1)
+        right = [is_right(text, answer) for text, answer in zip(said, answers, strict=True)]
+        scores[name] = sum(right) / samples
+    return scores
+
+
+def greedy(policy: Policy, prompts: list[list[int]], tokens: int) -> list[str]:
+    """Greedy continuations of left-padded prompts, cut at a line end unless they are JSON."""
+    padded = policy.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(policy.device)
+    said = policy.model.generate(**padded, max_new_tokens=tokens, do_sample=False)
+    texts = policy.tokenizer.batch_decode(said[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text if text.startswith("{") else text.split("\n")[0] + "\n" for text in texts]
+
+
+_EQUATION = re.compile(r"([-+*/()\d]+)=(\d+)")
+
+
+def is_right(text: str, expected: str) -> bool:
+    """Whether `text` equals `expected` up to another formula with the same numbers and the same value."""
+    ours, theirs = _EQUATION.search(text), _EQUATION.search(expected)
+    if not ours or not theirs:
+        return text == expected
+    same_frame = _EQUATION.sub("", text) == _EQUATION.sub("", expected) and ours[2] == theirs[2]
+    tokens = parse_formula(ours[1])
+    if not same_frame or tokens is None:
+        return False
+    numbers = sorted(re.findall(r"\d+", ours[1]))
+    return numbers == sorted(re.findall(r"\d+", theirs[1])) and formula_value(tokens) == int(theirs[2])
+
+
+def main() -> None:
+    """``make foundation``: train the shipped text model again."""
+    parser = argparse.ArgumentParser(description="Train the tiny text foundation model and ship it.")
+    parser.add_argument("--folder", type=Path, default=SHIPPED / "text", help="where the model goes")
+    parser.add_argument("--work", type=Path, default=build("foundation") / "text", help="checkpoints, to resume from")
+    options = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    pretrain(FoundationConfig(), options.work)
+    ship(options.work, options.folder)
+
+
+def ship(work: Path, folder: Path) -> None:
+    """Copy a finished model to `folder` with its capability table; weights are kept in float32."""
+    policy = load_policy(work)
+    record = json.loads((work / "record.json").read_text())
+    record["capabilities"] = capabilities(policy)
+    record["versions"] = {
+        "sftrl_lib": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    policy.save(folder)
+    (folder / "record.json").write_text(json.dumps(record))
+    for name, score in record["capabilities"].items():
+        print(f"{name:32} {100 * score:5.1f} %")
+    print(f"written: {folder}")
+
+
+if __name__ == "__main__":
+    main()

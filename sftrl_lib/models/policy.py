@@ -30,8 +30,10 @@ class ValueHead(torch.nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = torch.nn.Sequential(
-                torch.nn.Linear(hidden_size, hidden_size), torch.nn.ReLU(),
-                torch.nn.Linear(hidden_size, hidden_size // 2), torch.nn.ReLU(),
+                torch.nn.Linear(hidden_size, hidden_size),
+                torch.nn.ReLU(),
+                torch.nn.Linear(hidden_size, hidden_size // 2),
+                torch.nn.ReLU(),
                 torch.nn.Linear(hidden_size // 2, 1),
             )
             torch.nn.init.zeros_(self.layers[-1].weight)

@@ -12,11 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ..points.prompts import FEEDBACK, expert_response, task_prompt
-from ..points.rules import RANKS, RULES, deal
+from ..points.rules import RULES, deal
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 LARGEST_NUMBER = 199
@@ -49,8 +50,6 @@ def phrases(texts: Iterable[str], least: int) -> list[str]:
 
 def task_texts(deals: int = 50) -> list[str]:
     """Prompts, answers and feedback of the task itself, so that its phrases are in the vocabulary."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     texts = list(FEEDBACK.values())
     for _ in range(deals):
@@ -71,8 +70,12 @@ def build_tokenizer(texts: Iterable[str], least: int = 20) -> PreTrainedTokenize
     numbers = [str(n) for n in range(10, LARGEST_NUMBER + 1)]
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in [*numbers, *phrases(texts, least)]])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, chat_template=CHAT_TEMPLATE,
-        padding_side="left", clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
     )
 
 

@@ -88,9 +88,9 @@ def training_env(attempts: int) -> gymnasium.Env:
 
 
 def train_branch(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> list[Snapshot]:
-    """Train one branch for `profile.fork_flops` after Init; its snapshots, by step.
+    """Train one branch for `profile.fork_flops` after Init; its snapshots, by step. Makes Init if there is none.
 
-    Raises ValueError for combinations that no experiment knows, CheckpointError if Init is missing.
+    Raises ValueError for combinations that no experiment knows.
     """
     varied = check_run(method, experiment, setting)
     folder = branch_folder(profile, method, experiment, setting, seed)
@@ -100,7 +100,7 @@ def train_branch(profile: Profile, method: str, experiment: str, setting: str, s
         policy, reference = load_policy(profile.foundation, profile.dtype), None
         compute = Compute(policy.parameters_count)
     else:
-        init = read_snapshot(init_folder(profile, seed) / "step-00000")
+        init = make_init(profile, seed)
         policy, compute = load_policy(init.folder, profile.dtype), init.compute
         reference = load_policy(init.folder, profile.dtype) if profile.ppo.kl_coef else None
     if method.startswith("sft"):
@@ -109,11 +109,20 @@ def train_branch(profile: Profile, method: str, experiment: str, setting: str, s
         train_sft(policy, data, profile.sft, compute, steps, profile.checkpoints, folder, seed)
     else:
         ppo = replace(
-            profile.ppo, lr=varied.get("lr", profile.ppo.lr), attempts=int(varied.get("attempts", profile.ppo.attempts))
+            profile.ppo,
+            lr=varied.get("lr", profile.ppo.lr),
+            attempts=int(varied.get("attempts", profile.ppo.attempts)),
         )
         train_ppo(
-            policy, lambda: training_env(ppo.attempts), ppo, compute, profile.fork_flops, profile.checkpoints,
-            folder, seed, reference,
+            policy,
+            lambda: training_env(ppo.attempts),
+            ppo,
+            compute,
+            profile.fork_flops,
+            profile.checkpoints,
+            folder,
+            seed,
+            reference,
         )
     (folder / "finished").touch()
     return snapshots(folder)

@@ -28,7 +28,9 @@ class DatasetError(ValueError):
     """An SFT dataset is missing or damaged."""
 
 
-def demonstration(rng: np.random.Generator, kind: str = "expert", rule: str = "ten", attempts: int = 5) -> dict[str, Messages]:
+def demonstration(
+    rng: np.random.Generator, kind: str = "expert", rule: str = "ten", attempts: int = 5
+) -> dict[str, Messages]:
     """One training example ``{"prompt": messages, "completion": messages}`` on a hand of the training split."""
     cards, _ = deal(rng, rule, hands="train")
     numbers = list(card_numbers(cards, rule))
@@ -40,9 +42,15 @@ def demonstration(rng: np.random.Generator, kind: str = "expert", rule: str = "t
             verdict = grade(mistake, cards, rule)
             if verdict.outcome == "correct":
                 continue
-            prompt += [{"role": "assistant", "content": mistake}, {"role": "user", "content": verdict.feedback}]
+            prompt += [
+                {"role": "assistant", "content": mistake},
+                {"role": "user", "content": verdict.feedback},
+            ]
     formula = choice.choice(solve(numbers))
-    return {"prompt": prompt, "completion": [{"role": "assistant", "content": expert_response(cards, formula, rule)}]}
+    return {
+        "prompt": prompt,
+        "completion": [{"role": "assistant", "content": expert_response(cards, formula, rule)}],
+    }
 
 
 def failed_answer(choice: random.Random, cards: list[str], numbers: list[int]) -> str:
@@ -80,5 +88,7 @@ def read_dataset(folder: Path) -> Dataset:
             raise ValueError(f"columns {dataset.column_names}, {len(dataset)} rows")
         dataset[0]
     except Exception as error:  # pyarrow and datasets raise many kinds
-        raise DatasetError(f"{folder} is no dataset of demonstrations ({error}); remove it and make it again.") from error
+        raise DatasetError(
+            f"{folder} is no dataset of demonstrations ({error}); remove it and make it again."
+        ) from error
     return dataset

@@ -1,23 +1,23 @@
 """Multi-turn PPO with a verifier's outcome reward (paper section 3, RL4VLM's recipe).
 
-How they differ:
-
-| | paper / official code | ours |
-|---|---|---|
-| an action | a whole answer; its reward comes from the verifier | the same |
-| ratio | one per answer: exp of 0.5 * (log-probs before the formula) + (log-probs from it on) | per token (default), or theirs with ``ratio="sequence"`` |
-| clip, epochs | 0.1, 4 | 0.2, 2 |
-| advantage | GAE over attempts, gamma 0.9, lambda 0.95, leaking into the next, unrelated hand after a truncation | the same, cut at the end of every episode |
-| value | MLP on the last prompt token's state, backbone shared, clipped value loss | the same head, plain squared error; backbone shared only with ``share_backbone`` |
-| KL to Init, entropy | none; a coefficient that the loss never uses | both optional, both off by default |
-| sampling | temperature 0.2, top-p 0.9, log-probs without top-p | temperature 1, log-probs of exactly what was sampled from |
-| batch | 256 attempts on each of 8 GPUs, one at a time | whole episodes, side by side |
-
-An episode that runs out of attempts is cut, not bootstrapped: the budget is part of the task, nothing follows it.
+How they differ; an action is a whole answer and its reward comes from the verifier in all of them:
+* ratio. Official code: one per answer, exp of 0.5 * (log-probs before the formula) + (log-probs from it on).
+  Ours: one per token; theirs with ``ratio="sequence"``, the key found in the text instead of by token numbers.
+* clip, epochs. Official code: 0.1, 4 epochs. Ours: see `PPOConfig`.
+* advantage. GAE over attempts, gamma 0.9, lambda 0.95. Official code: leaks into the next, unrelated hand after a
+  truncation. Ours: cut at the end of every episode. One that runs out of attempts is not bootstrapped: the budget is
+  part of the task and nothing follows it.
+* value. An MLP on the last prompt token's state. Official code: shares the backbone, clipped value loss. Ours: plain
+  squared error; the backbone learns from it only with ``share_backbone``.
+* KL to Init and entropy bonus. Official code: none, and a coefficient that the loss never uses. Ours: both optional.
+* sampling. Official code: temperature 0.2 and top-p 0.9, log-probs without top-p. Ours: log-probs of exactly the
+  distribution that was sampled from.
+* batch. Official code: 256 attempts on each of 8 GPUs, one at a time. Ours: whole episodes, side by side.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -78,9 +78,7 @@ class Step:
     return_: float
 
 
-def make_batch(
-    rows: Sequence[tuple[Conversation, list[Step]]], policy: Policy, answer_key: str | None = None
-) -> Batch:
+def make_batch(rows: Sequence[tuple[Conversation, list[Step]]], policy: Policy, answer_key: str | None = None) -> Batch:
     """Stack conversations with their attempts' advantages and returns.
 
     With `answer_key`, tokens before its last occurrence in an answer weigh one half, as in the official code; unlike
@@ -105,7 +103,12 @@ def make_batch(
             prompt_end.append(a.start - 1)
             steps.append(step)
     batch = Batch(
-        ids, attempt, old, weights, torch.tensor(prompt_row), torch.tensor(prompt_end),
+        ids,
+        attempt,
+        old,
+        weights,
+        torch.tensor(prompt_row),
+        torch.tensor(prompt_end),
         torch.tensor([step.advantage for step in steps], dtype=torch.float32),
         torch.tensor([step.return_ for step in steps], dtype=torch.float32),
         sum(len(conversation.ids) for conversation, _ in rows),
@@ -220,8 +223,12 @@ def train_ppo(
     policy.value_head = ValueHead(policy.model.config.get_text_config().hidden_size, seed).to(policy.device)
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        [{"params": parameters, "lr": config.lr}, {"params": policy.value_head.parameters(), "lr": config.value_lr}],
-        eps=1e-7, weight_decay=0.0,
+        [
+            {"params": parameters, "lr": config.lr},
+            {"params": policy.value_head.parameters(), "lr": config.value_lr},
+        ],
+        eps=1e-7,
+        weight_decay=0.0,
     )
     state = {"model": policy.model, "value_head": policy.value_head, "optimizer": optimizer}
     identity = {**asdict(config), "seed": seed, "fork_flops": fork_flops, "checkpoints": checkpoints}
@@ -243,7 +250,9 @@ def train_ppo(
         compute.buffer_tokens += sum(episode.tokens_read for episode in episodes)
         entry = update_policy(policy, optimizer, episodes, config, shuffling, reference, answer_key, compute)
         progress["update"] += 1
-        progress["history"].append({"update": progress["update"], "flops": compute.flops, **summarise(episodes), **entry})
+        progress["history"].append(
+            {"update": progress["update"], "flops": compute.flops, **summarise(episodes), **entry}
+        )
         progress["compute"] = compute.to_dict()
         share = compute.fork_flops / fork_flops
         bar.update(min(100, round(100 * share)) - bar.n)
@@ -255,6 +264,7 @@ def train_ppo(
         if due == checkpoints or progress["update"] % save_every == 0:
             save_state(folder / "training", state, progress, identity)
     bar.close()
+    (folder / "log.json").write_text(json.dumps(progress["history"]))
     return progress["history"]
 
 
@@ -285,7 +295,8 @@ def update_policy(
             loss.backward()
             # Policy and critic are clipped apart: the critic's first errors would drown the policy's gradient.
             norm, _ = (
-                torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm) for group in optimizer.param_groups
+                torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+                for group in optimizer.param_groups
             )
             if not torch.isfinite(norm):
                 raise FloatingPointError(f"PPO's gradient is {norm.item()}; lower lr ({config.lr}) or max_grad_norm.")

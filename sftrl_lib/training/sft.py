@@ -8,6 +8,7 @@ How they differ:
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def train_sft(
         include_num_input_tokens_seen="non_padding",
         save_steps=save_every,
         save_total_limit=2,
-        logging_strategy="no",
+        logging_steps=max(1, steps // 50),
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
@@ -110,5 +111,12 @@ def train_sft(
     trainer.remove_callback(ProgressCallback)
     trainer.train(resume_from_checkpoint=last_complete(training))
     compute.trained_tokens = int(trainer.state.num_input_tokens_seen)
+    per_step = (compute.flops - compute.init_flops) / steps
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    history = [
+        {"step": e["step"], "flops": compute.init_flops + per_step * e["step"], "loss": float(e["loss"])} for e in log
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.json").write_text(json.dumps(history))
     policy.model.eval()
     return policy

@@ -38,7 +38,9 @@ def read_snapshot(folder: Path) -> Snapshot:
         saved = json.loads((folder / "compute.json").read_text())
         return Snapshot(folder, saved.pop("step"), Compute(**saved))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} holds no complete model ({error}); run the step that makes it again.") from error
+        raise CheckpointError(
+            f"{folder} holds no complete model ({error}); run the step that makes it again."
+        ) from error
 
 
 def snapshots(run: Path) -> list[Snapshot]:

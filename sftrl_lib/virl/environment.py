@@ -67,8 +67,8 @@ class Navigation(gym.Env):
     `outcome` (None at reset, then `correct`, `wrong_action`, `wrong_observation` or `illegal`; the ungraded
     official answer counts as `wrong_action`), `feedback` (None at reset), `attempts_left` (at this position),
     `position` (index on the rail), `positions` (length of the rail), `geocode` (latitude, longitude),
-    `heading` (degrees), `route` (its index) and `success` (True once the whole rail was passed, if need be at second
-    attempts, as in the official code).
+    `heading` (degrees), `route` (its index) and `success` (True once the whole rail was passed, if need be at
+    second attempts, as in the official code).
 
     ## Arguments
     * `modality`: "text", or "image" (street views come later: ValueError for now).

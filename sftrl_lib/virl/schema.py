@@ -1,7 +1,7 @@
 """Routes in the layout of the released data: reading, writing, and saying what is wrong with a file.
 
-A folder of routes holds ``route_infos.json`` (``[[route, ...], cursor]``), ``gps_pano_mapping.pkl`` (a dict of
-(latitude, longitude) to panorama id) and ``street_views/`` (used by the image modality only).
+A folder of routes holds ``route_infos.json`` (``[[route, ...], cursor]``), ``gps_pano_mapping.pkl`` (a dict
+of (latitude, longitude) to panorama id) and ``street_views/`` (used by the image modality only).
 
 How they differ:
 * paper: 1,000 routes in New York for training, 18 routes in nine cities ("VLN mini") for the visual-OOD test.

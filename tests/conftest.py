@@ -1,0 +1,36 @@
+"""What several test files share: a tiny random model that speaks the project's tokenizer."""
+
+import os
+
+# One thread, whatever the machine: results then do not depend on the number of cores. Set before torch is loaded.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The tokenizer of the text foundation model, from a smaller sample of the curriculum."""
+    from sftrl_lib.models.tokenizer import foundation_tokenizer
+
+    return foundation_tokenizer(documents=1_000)
+
+
+@pytest.fixture
+def policy(tokenizer):
+    """A fresh tiny random policy with a critic; the same one every time."""
+    from tiny_models import tiny_policy
+
+    return tiny_policy(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tokenizer, tmp_path_factory):
+    """A tiny random foundation model on disk."""
+    from tiny_models import tiny_policy
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_policy(tokenizer, critic=False).save(folder)
+    return folder

@@ -1,0 +1,148 @@
+"""Verdicts follow the rule written before the runs: the interval's side decides."""
+
+import json
+
+import pandas as pd
+import pytest
+from synthetic_tables import everything, main_table
+
+from sftrl_lib import paths
+from sftrl_lib.analysis import claims, tables
+from sftrl_lib.analysis.evidence import Part
+from sftrl_lib.analysis.statistics import Estimate
+
+
+@pytest.fixture(scope="module")
+def full():
+    return everything()
+
+
+def verdicts(frame):
+    return {record["id"]: record for record in claims.evaluate(tables.validate(frame))}
+
+
+def change(frame, value, **where):
+    """The table with `value` in the rows that `where` picks."""
+    frame = frame.copy()
+    frame.loc[tables.select(frame, **where).index, "value"] = value
+    return frame
+
+
+def test_there_are_the_papers_21_claims_with_their_fields(full):
+    records = claims.evaluate(full)
+    assert [record["id"] for record in records] == list(range(1, 22))
+    needed = {"id", "statement", "verdict", "effect", "ci_low", "ci_high", "seeds", "figure", "note"}
+    for record in records:
+        assert needed <= record.keys()
+        assert record["verdict"] in claims.VERDICTS
+        assert (record["effect"] is None) == (record["verdict"] == "not_run")
+        if record["effect"] is not None:
+            assert record["ci_low"] <= record["effect"] <= record["ci_high"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side", "threshold", "verdict"),
+    [
+        (0.01, 0.1, +1, 0.0, "reproduced"),
+        (-0.1, -0.01, +1, 0.0, "not_reproduced"),
+        (-0.01, 0.1, +1, 0.0, "inconclusive"),
+        (0.0, 0.1, +1, 0.0, "inconclusive"),  # touching the threshold decides nothing
+        (-0.1, -0.01, -1, 0.0, "reproduced"),
+        (0.01, 0.1, -1, 0.0, "not_reproduced"),
+        (0.0, 0.015, -1, 0.02, "reproduced"),
+        (0.03, 0.05, -1, 0.02, "not_reproduced"),
+        (0.0, 0.03, -1, 0.02, "inconclusive"),
+    ],
+)
+def test_the_decision_rule(low, high, side, threshold, verdict):
+    estimate = Estimate((low + high) / 2, low, high, 1000, 3, "wilson")
+    assert Part("", estimate, side, threshold).verdict == verdict
+
+
+def test_a_run_that_shows_the_papers_result_reproduces_it(full):
+    found = verdicts(full)
+    for number in (1, 2, 3, 4, 5, 10, 11, 12, 14, 21):
+        assert found[number]["verdict"] == "reproduced", found[number]
+    assert found[1]["effect"] > 0 > found[2]["effect"]
+    assert "Covers GP-L (not run: V-IRL-L, GP-VL, V-IRL-VL)." in found[1]["note"]
+    for number in (6, 7, 8, 9, 15, 16, 17, 19, 20):
+        assert found[number]["verdict"] == "not_run"
+
+
+def test_a_run_that_shows_the_opposite_does_not(full):
+    rl, sft = (dict(experiment="main", setting="sampled", method=m, split="rule_ood") for m in ("rl", "sft"))
+    worse = change(change(full, 0.0, **rl, metric="success"), 0.3, **sft, metric="success")
+    found = verdicts(worse)
+    for number in (1, 2, 3, 4, 21):
+        assert found[number]["verdict"] == "not_reproduced", found[number]
+    assert found[3]["effect"] == pytest.approx(-0.3)
+
+
+def test_no_difference_is_inconclusive(full):
+    main = dict(experiment="main", setting="sampled", split="rule_ood", metric="success")
+    found = verdicts(change(full, 0.05, **main))
+    assert [found[number]["verdict"] for number in (1, 2, 3)] == ["inconclusive"] * 3
+    assert found[1]["effect"] == 0
+
+
+def test_learning_without_sft_refutes_claim_10(full):
+    found = verdicts(change(full, 0.2, method="rl_no_init", setting="lr=0.0005"))
+    assert found[10]["verdict"] == "not_reproduced"
+    assert "lr=0.0005" in found[10]["note"]
+    assert found[10]["effect"] == pytest.approx(0.2)
+
+
+def test_a_missing_part_keeps_a_claim_open(full):
+    found = verdicts(full[full["setting"] != "attempts=3"])
+    assert found[12]["verdict"] == "inconclusive"
+    assert "Not in the tables: GP-L: 3 attempts minus 1" in found[12]["note"]
+
+
+def test_claims_cover_every_variant_that_was_run():
+    found = verdicts(main_table(("GP-L", "V-IRL-L", "V-IRL-VL")))
+    assert "Covers GP-L, V-IRL-L, V-IRL-VL (not run: GP-VL)." in found[3]["note"]
+    assert found[3]["verdict"] == "reproduced"
+    assert len(found[3]["parts"]) == 3
+
+
+def test_one_failing_variant_fails_the_claim_and_is_the_one_reported():
+    table = tables.validate(main_table(("GP-L", "V-IRL-L")))
+    where = dict(task="navigation", split="rule_ood", metric="step_accuracy")
+    found = verdicts(change(change(table, 0.1, **where, method="rl"), 0.4, **where, method="sft"))
+    assert found[3]["verdict"] == "not_reproduced"
+    assert "Effect: V-IRL-L: RL minus SFT" in found[3]["note"]
+    assert found[3]["effect"] == pytest.approx(-0.3)
+
+
+def test_recognition_claims_of_gp_vl():
+    frame = tables.validate(main_table(("GP-VL",)))
+    rise = {"rl": 0.99, "sft": 0.4}
+    for method, value in rise.items():
+        frame = change(frame, value, method=method, metric="recognition", step=80)
+    frame = change(frame, 0.8, method="init", metric="recognition")
+    frame = change(frame, 0.01, method="sft", metric="success", step=80)
+    found = verdicts(frame)
+    assert found[9]["verdict"] == "reproduced"
+    assert found[8]["verdict"] in ("reproduced", "inconclusive")
+    assert -1 <= found[8]["ci_low"] <= found[8]["effect"] <= found[8]["ci_high"] <= 1
+
+
+def test_unequal_compute_is_remarked_on():
+    frame = tables.validate(main_table())
+    frame.loc[frame["method"] == "sft", "train_flops"] *= 2
+    assert "SFT had 2.00 times RL's training compute" in verdicts(frame)[3]["note"]
+
+
+def test_write_is_deterministic_and_needs_a_table(tmp_path, monkeypatch, full):
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    with pytest.raises(tables.TableError, match="There is no table at results/laptop/metrics.csv"):
+        claims.write("laptop")
+    tables.write(full.sample(frac=1, random_state=0), tables.metrics_path("laptop"))
+    records = claims.write("laptop")
+    text = claims.claims_path("laptop").read_text()
+    assert json.loads(text) == records
+    claims.write("laptop")
+    assert claims.claims_path("laptop").read_text() == text
+    shown = claims.summary(records)
+    assert isinstance(shown, pd.DataFrame) and len(shown) == 21
+    assert shown.loc[1, "effect (points)"] == pytest.approx(100 * records[0]["effect"], abs=0.051)

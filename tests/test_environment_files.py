@@ -1,0 +1,121 @@
+"""pyproject.toml, requirements.lock and environment.yml describe one environment, and make builds it."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib import metadata
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from sftrl_lib import __version__, doctor, paths
+
+PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = [
+    Requirement(line)
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in group
+]
+LOCKED = doctor.locked()
+
+
+def test_lock_is_pins_only_and_portable():
+    lines = (paths.ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in pins)
+    assert pins == sorted(pins, key=lambda line: line.split("==")[0]) and len(LOCKED) == len(pins)
+    assert LOCKED["torch"] == "2.13.0"
+    assert not [name for name in LOCKED if name.startswith(("nvidia", "triton", "cuda"))]
+
+
+def test_lock_satisfies_every_declared_dependency():
+    for needed in DECLARED:
+        assert needed.specifier.contains(LOCKED[canonicalize_name(needed.name)]), needed
+
+
+def test_lock_is_complete():
+    """What the installed packages of the lock need is in the lock too."""
+    for name in LOCKED:
+        extras = {extra for needed in DECLARED if needed.name == name for extra in needed.extras}
+        for line in metadata.requires(name) or ():
+            needed = Requirement(line)
+            environments = [{"extra": extra} for extra in ("", *extras)]
+            if needed.marker is None or any(needed.marker.evaluate(one) for one in environments):
+                assert canonicalize_name(needed.name) in LOCKED, f"{name} needs {needed}"
+
+
+def test_conda_environment_installs_the_lock():
+    conda = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    (python,) = (item for item in conda["dependencies"] if str(item).startswith("python="))
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
+    (pip,) = (item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
+    assert pip == ["-r requirements.lock", "-e ."] and conda["channels"] == ["conda-forge"]
+
+
+def test_versions_and_licences_agree():
+    citation = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())
+    assert PROJECT["version"] == citation["version"] == __version__
+    assert PROJECT["license"] == citation["license"] == "Apache-2.0"
+    assert "Apache License" in (paths.ROOT / "LICENSE").read_text()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout as `make env` sees it, with a pip that only notes what it is asked, and no conda."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(paths.ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(
+        """#!/bin/sh
+case "$*" in
+*version_info*) exit ${OLD:-0} ;;
+*ensurepip*) exit ${BARE:-0} ;;
+*"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+*"-m pip"*) echo "$*" >> pip.log; case "$*" in *"$FAIL_AT"*) exit ${FAIL:-0} ;; esac ;;
+esac
+"""
+    )
+    python.chmod(0o755)
+    return tmp_path
+
+
+def make_env(checkout, **extra):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CONDA", "MAKE"))}
+    environment |= {"FAIL_AT": "-", **extra}
+    command = ["make", "env", f"PYTHON={checkout / 'python'}"]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+def test_env_installs_torch_first_then_the_lock_then_the_package_once(checkout):
+    assert make_env(checkout).returncode == 0
+    first, second, third = (checkout / "pip.log").read_text().splitlines()
+    assert first.endswith("torch==2.13.0") and second.endswith("-r requirements.lock")
+    assert "--no-deps" in third and third.endswith("-e .")
+    assert make_env(checkout).returncode == 0 and len((checkout / "pip.log").read_text().splitlines()) == 3
+
+
+def test_env_is_brought_up_to_date_when_the_lock_changes(checkout):
+    make_env(checkout)
+    later = (checkout / ".venv" / "ready").stat().st_mtime + 10
+    os.utime(checkout / "requirements.lock", (later, later))
+    make_env(checkout)
+    assert len((checkout / "pip.log").read_text().splitlines()) == 6
+
+
+def test_half_made_env_is_thrown_away(checkout):
+    assert make_env(checkout, FAIL_AT="requirements.lock", FAIL="1").returncode != 0
+    assert not (checkout / ".venv" / "ready").exists()
+    (checkout / ".venv" / "half a package").touch()
+    assert make_env(checkout).returncode == 0
+    assert (checkout / ".venv" / "ready").exists() and not (checkout / ".venv" / "half a package").exists()
+
+
+@pytest.mark.parametrize("lack, sentence", [("OLD", "Python 3.11 or newer"), ("BARE", "apt install python3-venv")])
+def test_unfit_python_is_explained(checkout, lack, sentence):
+    done = make_env(checkout, **{lack: "1"})
+    assert done.returncode == 2 and sentence in done.stderr and not (checkout / ".venv").exists()

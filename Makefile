@@ -72,10 +72,12 @@ env: $(if $(CONDA_PYTHON),,.venv/ready) ## the Python environment; every target 
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments" \
 		"(ensurepip is missing): on Debian or Ubuntu, apt install python3-venv" >&2; exit 2; }
 	@if [ -e .venv/building ]; then rm -rf .venv; fi
-	@echo "Building .venv from requirements.lock; the first time takes some minutes."
 	@mkdir -p .venv && touch .venv/building && rm -f .venv/ready
 	@"$(PYTHON)" -m venv .venv
-	@.venv/bin/python -m pip install -q $$(grep '^torch==' requirements.lock)
+	@echo "Building .venv from requirements.lock, some minutes the first time: torch ..."
+	@.venv/bin/python -m pip install -q -c requirements.lock torch
+	@echo "... the other packages ..."
 	@.venv/bin/python -m pip install -q -r requirements.lock
 	@.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	@mv .venv/building .venv/ready
+	@echo "... done."

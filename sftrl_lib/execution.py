@@ -7,9 +7,11 @@ name and gets its own only when its last cell has run, and a failed one is kept 
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import resource
@@ -53,19 +55,31 @@ def threads(makeflags: str, cores: int) -> int:
 
 def check_parameters(run: Run) -> None:
     """Raises ValueError unless the notebook of `run` exists and declares every parameter that `run` sets."""
-    from papermill import inspect_notebook
-
-    path = paths.NOTEBOOKS / run.notebook
-    if not path.is_file():
-        raise ValueError(f"Run {run.name} needs notebooks/{run.notebook}, which does not exist.")
-    try:
-        declared = inspect_notebook(path)
-    except Exception as problem:  # papermill and nbformat raise a dozen kinds on a damaged file
-        raise ValueError(f"notebooks/{run.notebook} is not a Python notebook: {_one_line(problem)}") from None
+    declared = parameters(run.notebook)
     unknown = [name for name in run.parameters if name not in declared]
     if unknown:
         known = ", ".join(declared) or "none, for want of a cell tagged `parameters`"
         raise ValueError(f"notebooks/{run.notebook} has no parameter {unknown[0]!r}; it has {known}.")
+
+
+def parameters(notebook: str) -> list[str]:
+    """The names that a notebook's first cell tagged `parameters` assigns.
+
+    Read from the syntax tree: `papermill.inspect_notebook` goes by a pattern that an equals sign in a comment
+    defeats. Raises ValueError if the notebook is missing or damaged.
+    """
+    path = paths.NOTEBOOKS / notebook
+    if not path.is_file():
+        raise ValueError(f"notebooks/{notebook} does not exist.")
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+        tree = ast.parse("".join(tagged[0]["source"]) if tagged else "")
+    except (ValueError, KeyError, SyntaxError) as problem:
+        raise ValueError(f"notebooks/{notebook} is not a Python notebook: {_one_line(problem)}") from None
+    targets = [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+    targets += [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def execute(run: Run, profile: str, began: float | None = None) -> Path:
@@ -118,6 +132,7 @@ def _papermill(run: Run, output: Path) -> RunFailed | None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # its warnings on parameters are checked errors here
     try:
         papermill.execute_notebook(
             paths.NOTEBOOKS / run.notebook,
@@ -259,4 +274,7 @@ def _one_line(message: object) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+    try:
+        print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+    except BrokenPipeError:  # nobody reads any more (`make reproduce | head`); the run is as good as before
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -63,9 +63,10 @@ def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
     seeds = seeds or profile.seeds
     name = {"profile": profile.name}
     yields = [
-        Run("01_general_points", "01_general_points.ipynb", name),
-        Run("02_foundation", "02_foundation.ipynb", name, ("01_general_points",)),
-        Run("03_expert_data", "03_expert_data.ipynb", name, ("02_foundation",)),
+        Run("03_expert_data", "03_expert_data.ipynb", name),
+        Run("00_start_here", "00_start_here.ipynb", name),
+        Run("01_general_points", "01_general_points.ipynb", {}),
+        Run("02_foundation", "02_foundation.ipynb", name),
     ]
     for seed in dict.fromkeys((*seeds, *ablation)):
         yields.append(Run(f"04_init-s{seed}", "04_init.ipynb", {**name, "seed": seed}, ("03_expert_data",)))

@@ -56,9 +56,10 @@ class EvaluationConfig:
     temperature: float = 1.0  # the rollout temperature, fixed before looking at results
     max_new_tokens: int = 48  # [256]
     batch_size: int = 256  # episodes decoded side by side
-    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)  # of the sensitivity study
-    attempts_grid: tuple[int, ...] = (1, 3, 5, 10)  # of the sensitivity study
-    episodes_sensitivity: int = 500
+    episodes_greedy: int = 500  # per split, greedy decoding beside the main protocol
+    episodes_sensitivity: int = 250  # per split and temperature, with the longest number of attempts
+    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
+    attempts_grid: tuple[int, ...] = (1, 2, 3, 5)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Profile:
     seeds: tuple[int, ...]  # of the main comparison
     ablation_seeds: tuple[int, ...]  # of Figs. 9, 10 and 15
     fork_flops: float  # training compute that each branch gets after Init, by the paper's formulas
-    checkpoints: int = 8  # evaluated along each branch, at equal steps of compute
+    checkpoints: int = 5  # evaluated along each branch, at equal steps of compute
     sft: SFTConfig = field(default_factory=SFTConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -85,7 +86,7 @@ LAPTOP = Profile(
     foundation="text",
     seeds=(0, 1, 2),
     ablation_seeds=(0,),
-    fork_flops=1e13,
+    fork_flops=6e12,
 )
 
 SMOKE = replace(
@@ -100,9 +101,10 @@ SMOKE = replace(
         LAPTOP.evaluation,
         episodes_end=32,
         episodes_curve=16,
+        episodes_greedy=16,
         episodes_sensitivity=16,
-        attempts_grid=(1, 5),
         temperatures=(0.0, 1.0),
+        attempts_grid=(1, 5),
     ),
     attempts=(1, 5),
 )

@@ -91,7 +91,7 @@ def test_seed_lists(text, seeds):
         (["rules", "--profile", "smoke", "--seeds", "1 1"], "twice"),
         (["run", "05_train-rl-man-s0", "--profile", "smoke"], "05_train-rl-main-s0"),
         (["run", "--profile", "smoke"], "name of a run"),
-        (["rules", "--profile", "smoke"], "01_general_points.ipynb, which does not exist"),
+        (["rules", "--profile", "smoke"], "notebooks/03_expert_data.ipynb does not exist"),
         (["report", "--profile", "smoke"], "'smoke'"),
     ],
 )
@@ -162,6 +162,15 @@ def test_kill_9_in_the_middle_leaves_no_target_and_no_kernel(home):
     child.wait()
     assert not pipeline.target("smoke", "n").exists()
     _wait_until(lambda: not _alive(int(pid_file.read_text())))
+
+
+def test_a_run_outlives_its_reader():
+    """``make reproduce | head`` must not turn a finished run into a failed one."""
+    code = "from sftrl_lib.execution import _say; import time; time.sleep(1); _say('starts'); _say('done')"
+    environment = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)}
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    child.stdout.close()
+    assert child.wait() == 0
 
 
 def _wait_until(condition):

@@ -47,7 +47,8 @@ def check_against_forward(policy, episodes, temperature):
     for episode in episodes:
         for conversation in episode.conversations:
             logprobs = reference_logprobs(policy, conversation.ids, temperature)
-            values = reference_values(policy, conversation.ids)
+            no_critic = torch.zeros(len(conversation.ids))
+            values = reference_values(policy, conversation.ids) if policy.value_head else no_critic
             for attempt in conversation.attempts:
                 expected = logprobs[attempt.start - 1 : attempt.end - 1]
                 assert torch.tensor(attempt.logprobs) == pytest.approx(expected.numpy(), abs=1e-4)
@@ -79,8 +80,10 @@ def test_samples_follow_the_model(policy):
     with torch.no_grad():
         expected = torch.softmax(policy.model(torch.tensor([ids])).logits[0, -1] / 0.7, -1)
     first = torch.tensor([e.conversations[0].ids[e.attempts[0].start] for e in episodes])
-    counts = torch.bincount(first, minlength=len(expected)) / rows
-    assert 0.5 * (counts - expected).abs().sum() < 0.12  # total variation; half of that by chance
+    found = torch.bincount(first, minlength=len(expected)) / rows
+    deviation = (expected * (1 - expected) / rows).sqrt()
+    common = expected > 0.01
+    assert common.sum() > 5 and (found - expected).abs()[common].lt(5 * deviation[common]).all()
 
 
 def test_rows_do_not_see_each_other(policy):

@@ -1,9 +1,12 @@
 """Tiny random models, and what an ordinary forward pass of `transformers` says about a sequence."""
 
+from dataclasses import replace
+
 import torch
 
 from sftrl_lib.models.foundation import FoundationConfig, new_model
 from sftrl_lib.models.policy import Policy, ValueHead
+from sftrl_lib.profiles import SMOKE
 
 TINY = FoundationConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, intermediate_size=64)
 
@@ -52,3 +55,19 @@ def reference_values(policy, ids):
     """(tokens,): what the critic says at every position of a plain forward pass."""
     output = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
     return policy.value_head(output.hidden_states[-1][0])
+
+
+def tiny_profile(folder):
+    """Smoke with everything smaller: both branches take about a dozen steps of the tiny model in `folder`."""
+    return replace(
+        SMOKE,
+        foundation=str(folder),
+        fork_flops=1.5e9,
+        checkpoints=2,
+        sft=replace(SMOKE.sft, examples=64, batch_size=8, init_steps=3),
+        ppo=replace(SMOKE.ppo, episodes=4, attempts=2, max_new_tokens=6, minibatches=2),
+        evaluation=replace(
+            SMOKE.evaluation, episodes_end=8, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=6,
+            temperatures=(0.0, 1.0), attempts_grid=(1, 3),
+        ),
+    )  # fmt: skip

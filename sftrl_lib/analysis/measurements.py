@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..models.checkpoint import mark_folder
 from ..models.policy import Policy, load_policy
-from ..profiles import Profile
+from ..profiles import EvaluationConfig, Profile
 from ..training.branches import branch_folder, check_run, init_folder
 from ..training.rollout import Episode
 from ..training.snapshots import Snapshot, read_snapshot, snapshots
@@ -54,7 +55,8 @@ class Cell:
 class Part:
     """One run's part of the tables, written after every addition."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: EvaluationConfig) -> None:
+        mark_folder(folder, "tested_with.json", asdict(config))
         self.path = folder / "metrics.csv"
         self.transcripts = folder / "transcripts.jsonl"
         self.frame = tables.read(self.path) if self.path.exists() else pd.DataFrame(columns=list(tables.COLUMNS))
@@ -109,7 +111,8 @@ def _test(
             part.add(rows, _records(cell, snapshot, split, policy, episodes) if end else ())
         greedy = Cell(cell.method, cell.experiment, "greedy", cell.seed)
         if end and cell.experiment == "main" and not part.has(greedy, snapshot, split):
-            episodes = play(policy, split, protocol(config, temperature=0.0), cell.seed, f"{label}, greedy")
+            how = protocol(config, temperature=0.0, episodes=config.episodes_greedy)
+            episodes = play(policy, split, how, cell.seed, f"{label}, greedy")
             part.add(greedy.rows(snapshot, split, measure(episodes)))
 
 
@@ -133,7 +136,7 @@ def evaluate_init(profile: Profile, seed: int) -> pd.DataFrame:
     """Test Init of a seed on every split; its rows."""
     folder = init_folder(profile, seed)
     snapshot = read_snapshot(folder / "step-00000")
-    part = Part(folder)
+    part = Part(folder, profile.evaluation)
     _test(
         part,
         Cell("init", "main", "sampled", seed),
@@ -150,7 +153,7 @@ def evaluate_branch(profile: Profile, method: str, experiment: str, setting: str
     """Test every snapshot of a branch, the last one with more hands; its rows."""
     check_run(method, experiment, setting)
     folder = branch_folder(profile, method, experiment, setting, seed)
-    part = Part(folder)
+    part = Part(folder, profile.evaluation)
     cell = Cell(method, experiment, "sampled" if experiment == "main" else setting, seed)
     splits = tuple(SPLITS) if experiment == "main" else ABLATION_SPLITS
     found = snapshots(folder)
@@ -162,7 +165,7 @@ def evaluate_branch(profile: Profile, method: str, experiment: str, setting: str
 def evaluate_sensitivity(profile: Profile, seed: int) -> pd.DataFrame:
     """Temperature x number of attempts for Init and both ends: one long rollout per temperature, counted at every k."""
     config = profile.evaluation
-    part = Part(init_folder(profile, seed).with_name(f"sensitivity-s{seed}"))
+    part = Part(init_folder(profile, seed).with_name(f"sensitivity-s{seed}"), config)
     ends = {"init": read_snapshot(init_folder(profile, seed) / "step-00000")}
     for method in ("sft", "rl"):
         ends[method] = snapshots(branch_folder(profile, method, "main", "", seed))[-1]

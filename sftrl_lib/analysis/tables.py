@@ -11,6 +11,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,20 +176,23 @@ def _transcripts(path: Path) -> list[dict]:
     return found
 
 
-def merge(profile: str) -> pd.DataFrame:
+def merge(profile: str, seeds: Sequence[int] = ()) -> pd.DataFrame:
     """Join what the runs of a profile wrote (`build/<profile>/runs/*/metrics.csv` and `transcripts.jsonl`).
 
     Writes `results/<profile>/metrics.csv` (and `transcripts.jsonl` where there are any) in an order that does
-    not depend on which run finished first. Returns the table. Raises TableError if there is no part or two
-    parts disagree.
+    not depend on which run finished first. `seeds` keeps only those,
+    all if empty. Returns the table. Raises TableError if there is no part or two parts disagree.
     """
     runs = paths.build(profile) / "runs"
     parts = sorted(runs.glob("*/metrics.csv"))
     if not parts:
         raise TableError(f"No run of profile {profile!r} has written {_short(runs)}/*/metrics.csv yet.")
     frame = validate(pd.concat(map(read, parts), ignore_index=True), f"The runs' table in {_short(runs)}")
+    if seeds:
+        frame = frame[frame["seed"].isin(seeds)].reset_index(drop=True)
     write(frame, metrics_path(profile))
     records = [record for part in sorted(runs.glob("*/transcripts.jsonl")) for record in _transcripts(part)]
+    records = [record for record in records if not seeds or record["seed"] in seeds]
     if records:
         records.sort(key=lambda record: [record[key] for key in TRANSCRIPT_KEYS[:-1]])
         lines = [json.dumps(record, ensure_ascii=False, sort_keys=True) for record in records]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 State = dict[str, torch.nn.Module | torch.optim.Optimizer]
@@ -21,6 +20,12 @@ State = dict[str, torch.nn.Module | torch.optim.Optimizer]
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+def reason(error: Exception) -> str:
+    """What an exception of another library says, short and on one line, to be quoted in a sentence of ours."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict]]:
@@ -84,6 +89,24 @@ def load_state(folder: Path, state: State, config: dict[str, Any]) -> dict[str, 
                 part.load_state_dict({"state": entries, "param_groups": meta["groups"][name]})
             else:
                 part.load_state_dict(tensors)
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"The checkpoint {folder} is damaged ({error}); remove it to start over.") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # json, safetensors and torch raise half a dozen kinds
+        message = f"The checkpoint {folder} is damaged ({reason(error)}); remove it to start over."
+        raise CheckpointError(message) from error
     return meta["progress"]
+
+
+def mark_folder(folder: Path, name: str, content: dict[str, Any]) -> None:
+    """Write ``folder/name`` with `content` if it is not there. Raises CheckpointError if it says something else."""
+    path = folder / name
+    wanted = json.dumps(content, sort_keys=True, indent=1)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{name}")
+        fresh.write_text(wanted)
+        os.replace(fresh, path)  # a kill must not leave half a mark, which would look like another configuration
+    elif path.read_text() != wanted:
+        raise CheckpointError(
+            f"{folder} was made with another configuration or foundation model; move it away or run `make clean`."
+        )

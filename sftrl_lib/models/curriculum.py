@@ -79,8 +79,12 @@ def random_hand(rng: random.Random, rule: Rule) -> tuple[list[str], list[int]]:
 
 
 def solved(rng: random.Random, numbers: list[int]) -> tuple[str, int]:
-    """A formula over `numbers` and its whole value: 24 whenever that can be reached, most of the time."""
-    if rng.random() < 0.8 and (formulas := solve(numbers)):
+    """A formula over `numbers` and its whole value: 24 in three of ten, where it can be reached.
+
+    With 24 in most documents the model learns the answers of all 24-hands by heart before any SFT: measured, Init then
+    solves 84 % of the training hands, SFT has nothing left to memorise, and the paper's question cannot be asked.
+    """
+    if rng.random() < 0.3 and (formulas := solve(numbers)):
         return rng.choice(formulas), 24
     while True:
         value, formula = random_formula(numbers, rng)
@@ -104,7 +108,7 @@ def making(rng: random.Random) -> Document:
     """Formulas to find for plain numbers: ``[1, 3, 13, 6] makes 24: (13+1-6)*3=24``, four of them."""
     turns = []
     for _ in range(4):
-        if rng.random() < 0.6:
+        if rng.random() < 0.2:
             numbers = list(rng.choice(training_hands()))
             rng.shuffle(numbers)
         else:

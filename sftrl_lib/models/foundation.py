@@ -46,7 +46,7 @@ class FoundationConfig:
     key_value_heads: int = 2  # half the KV cache: decoding is bound by reading it
     intermediate_size: int = 384
     context: int = 1024  # tokens
-    steps: int = 2200
+    steps: int = 1000
     tokens_per_step: int = 10_000  # padding included
     muon_lr: float = 0.02  # matrices
     adam_lr: float = 4e-3  # embeddings and norms
@@ -100,7 +100,7 @@ def batches(
                 batch = []
         rng.shuffle(cut)
         for index, batch in enumerate(cut[:group]):
-            if number * group + index >= first_step:
+            if first_step <= number * group + index < config.steps:
                 yield pad_right(batch, tokenizer.pad_token_id)
 
 

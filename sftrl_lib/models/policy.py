@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..paths import SHIPPED
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, reason
 
 Messages = list[dict[str, str]]
 
@@ -77,6 +77,7 @@ class Policy:
 
     def prompt_ids(self, messages: Messages) -> list[int]:
         """Token ids of a conversation that ends where the model should answer."""
+        messages = [{**message, "content": self._harmless(message["content"])} for message in messages]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
@@ -86,7 +87,18 @@ class Policy:
         History keeps the ids that were sampled: text is never decoded and encoded again on the way.
         """
         before, after = self._around_user_message
-        return self.tokenizer(before + user_message + after, add_special_tokens=False).input_ids
+        text = before + self._harmless(user_message) + after
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _harmless(self, text: str) -> str:
+        """`text` with every control token taken apart: what is said in a chat must not forge its turns."""
+        for token in self._control_tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    @cached_property
+    def _control_tokens(self) -> list[str]:
+        return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
 
     @cached_property
     def _around_user_message(self) -> tuple[str, str]:
@@ -110,23 +122,32 @@ def model_folder(name: str) -> str:
     return str(SHIPPED / name) if (SHIPPED / name).is_dir() else name
 
 
+def check_model(name: str | Path) -> None:
+    """Raises CheckpointError unless there is a model of that name; reads its configuration alone."""
+    source = model_folder(str(name))
+    try:
+        AutoConfig.from_pretrained(source)
+    except Exception as error:  # transformers raises half a dozen kinds here
+        raise CheckpointError(f"There is no model in {source!r} ({reason(error)}).") from error
+
+
 def load_policy(name: str | Path, dtype: str = "float32", device: str = "cpu") -> Policy:
     """Load a causal language model by shipped name, folder or hub name.
 
     Raises CheckpointError if the folder is missing or damaged.
     """
     source = model_folder(str(name))
+    head = Path(source) / "value_head.safetensors"
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).to(device)
         tokenizer = AutoTokenizer.from_pretrained(source)
+        critic = ValueHead(model.config.get_text_config().hidden_size).to(device) if head.is_file() else None
+        if critic is not None:
+            critic.load_state_dict(load_file(head))
     except Exception as error:  # transformers raises half a dozen kinds here
-        raise CheckpointError(f"Cannot load a model from {source!r}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"Cannot load a model from {source!r} ({reason(error)}).") from error
     if not tokenizer.chat_template:
         raise CheckpointError(f"The tokenizer of {source!r} has no chat template; choose an instruction-tuned model.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    policy = Policy(model.eval(), tokenizer)
-    if (Path(source) / "value_head.safetensors").is_file():
-        policy.value_head = ValueHead(model.config.get_text_config().hidden_size).to(device)
-        policy.value_head.load_state_dict(load_file(Path(source) / "value_head.safetensors"))
-    return policy
+    return Policy(model.eval(), tokenizer, critic)

@@ -6,15 +6,17 @@ kept, what was interrupted goes on.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import gymnasium
 from datasets import Dataset
 
 from .. import paths
-from ..models.policy import Policy, load_policy
+from ..models.checkpoint import mark_folder
+from ..models.policy import Policy, check_model, load_policy, model_folder
 from ..profiles import METHODS, Profile
 from .compute import Compute
 from .data import make_dataset
@@ -40,12 +42,15 @@ def check_run(method: str, experiment: str, setting: str = "") -> dict[str, floa
     methods, varied = EXPERIMENTS[experiment]
     if method not in methods:
         raise ValueError(f"Experiment {experiment!r} trains {' and '.join(methods)}, not {method!r}.")
-    match = re.fullmatch(rf"{varied}=([0-9.e-]+)", setting) if varied else None
-    if varied and not match:
+    if not varied:
+        if setting:
+            raise ValueError(f"Experiment {experiment!r} has no setting, got {setting!r}.")
+        return {}
+    match = re.fullmatch(rf"{varied}=([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)", setting)
+    number = float(match[1]) if match else 0.0
+    if not number or (varied == "attempts" and not number.is_integer()):
         raise ValueError(f"Experiment {experiment!r} needs a setting such as '{varied}=1', got {setting!r}.")
-    if not varied and setting:
-        raise ValueError(f"Experiment {experiment!r} has no setting, got {setting!r}.")
-    return {varied: float(match[1])} if match else {}
+    return {varied: number}
 
 
 def init_folder(profile: Profile, seed: int) -> Path:
@@ -69,14 +74,33 @@ def make_init(profile: Profile, seed: int) -> Snapshot:
     """Init: the foundation model after a short SFT that teaches the answer format (paper C.2)."""
     folder = init_folder(profile, seed)
     final = folder / "step-00000"
-    if not final.is_dir():
+    if not claim(folder, profile):
         policy = load_policy(profile.foundation, profile.dtype)
         compute = Compute(policy.parameters_count)
         data = demonstrations(profile)
         steps = profile.sft.init_steps
         train_sft(policy, data, profile.sft, compute, steps, 0, folder, seed, schedule="constant_with_warmup")
         write_snapshot(policy, folder, 0, Compute(policy.parameters_count, init_tokens=compute.trained_tokens))
+        (folder / "finished").touch()
     return read_snapshot(final)
+
+
+def claim(folder: Path, profile: Profile) -> bool:
+    """Mark `folder` as made by this profile and foundation model; returns whether it is already finished.
+
+    Raises CheckpointError if it was made, or begun, with something else, or if there is no such foundation model: the
+    mark of a model that is missing would not fit the one that is then made.
+    """
+    check_model(profile.foundation)
+    weights = Path(model_folder(profile.foundation)) / "model.safetensors"
+    made_with = {
+        "foundation": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else profile.foundation,
+        "fork_flops": profile.fork_flops,
+        "sft": asdict(profile.sft),
+        "ppo": asdict(profile.ppo),
+    }
+    mark_folder(folder, "made_with.json", made_with)
+    return (folder / "finished").exists()
 
 
 def training_env(attempts: int) -> gymnasium.Env:
@@ -94,7 +118,7 @@ def train_branch(profile: Profile, method: str, experiment: str, setting: str, s
     """
     varied = check_run(method, experiment, setting)
     folder = branch_folder(profile, method, experiment, setting, seed)
-    if (folder / "finished").exists():
+    if claim(folder, profile):
         return snapshots(folder)
     if method == "rl_no_init":
         policy, reference = load_policy(profile.foundation, profile.dtype), None

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, load_from_disk
 
-from ..models.checkpoint import replace_folder
+from ..models.checkpoint import reason, replace_folder
 from ..models.policy import Messages
 from ..points.prompts import expert_response, response, task_prompt
-from ..points.rules import card_numbers, deal
+from ..points.rules import card_numbers, deal, is_heldout
 from ..points.solver import random_formula, solve
 from ..points.verifier import grade
 
@@ -57,7 +57,8 @@ def failed_answer(choice: random.Random, cards: list[str], numbers: list[int]) -
     """An answer in the right format that most likely fails: a random formula, a wrong number, or a broken formula."""
     read = list(numbers)
     kind = choice.choice(("value", "value", "numbers", "illegal"))
-    if kind == "numbers":
+    while kind == "numbers" and (read == numbers or is_heldout(read)):
+        read = list(numbers)
         read[choice.randrange(len(read))] = choice.randint(1, 13)
     formula = random_formula(read, choice)[1]
     if kind == "illegal":
@@ -89,6 +90,6 @@ def read_dataset(folder: Path) -> Dataset:
         dataset[0]
     except Exception as error:  # pyarrow and datasets raise many kinds
         raise DatasetError(
-            f"{folder} is no dataset of demonstrations ({error}); remove it and make it again."
+            f"{folder} is no dataset of demonstrations ({reason(error)}); remove it and make it again."
         ) from error
     return dataset

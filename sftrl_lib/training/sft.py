@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
@@ -42,10 +42,9 @@ def last_complete(training: Path) -> str | None:
     return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
 
 
-def tokens_per_example(policy: Policy, dataset: Dataset, sample: int = 256) -> float:
+def tokens_per_example(policy: Policy, dataset: Dataset) -> float:
     """Mean number of tokens of an example, prompt and answer together."""
-    rows = dataset.select(range(min(sample, len(dataset))))
-    texts = [policy.tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in rows]
+    texts = [policy.tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in dataset]
     return sum(map(len, policy.tokenizer(texts, add_special_tokens=False).input_ids)) / len(texts)
 
 
@@ -108,7 +107,7 @@ def train_sft(
         processing_class=policy.tokenizer,
         callbacks=[_Snapshots(policy, folder, compute, at)],
     )
-    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in the place of the bar
     trainer.train(resume_from_checkpoint=last_complete(training))
     compute.trained_tokens = int(trainer.state.num_input_tokens_seen)
     per_step = (compute.flops - compute.init_flops) / steps

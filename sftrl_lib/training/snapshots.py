@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.checkpoint import CheckpointError, replace_folder
+from ..models.checkpoint import CheckpointError, reason, replace_folder
 from ..models.policy import Policy
 from .compute import Compute
 
@@ -37,15 +37,16 @@ def read_snapshot(folder: Path) -> Snapshot:
     try:
         saved = json.loads((folder / "compute.json").read_text())
         return Snapshot(folder, saved.pop("step"), Compute(**saved))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder} holds no complete model ({error}); run the step that makes it again."
+            f"{folder} holds no complete model ({reason(error)}); run the step that makes it again."
         ) from error
 
 
 def snapshots(run: Path) -> list[Snapshot]:
     """All snapshots of a run, by step. Raises CheckpointError if there is none."""
-    found = [read_snapshot(folder) for folder in sorted(run.glob("step-*"))]
+    complete = [folder for folder in run.glob("step-*") if folder.name.removeprefix("step-").isdigit()]
+    found = sorted(map(read_snapshot, complete), key=lambda snapshot: snapshot.step)
     if not found:
         raise CheckpointError(f"{run} holds no model yet; run the step that makes it first.")
     return found

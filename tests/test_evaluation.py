@@ -1,0 +1,239 @@
+"""Evaluation: who meets which hands, what is counted, and that nothing is done twice."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from tiny_models import tiny_policy
+
+from sftrl_lib import paths
+from sftrl_lib.analysis import evaluation, measurements, tables
+from sftrl_lib.analysis.evaluation import SPLITS, Protocol, measure, play, protocol, transcript
+from sftrl_lib.points import card_numbers, is_heldout, solve
+from sftrl_lib.points.prompts import FEEDBACK, expert_response, response
+from sftrl_lib.profiles import SMOKE, EvaluationConfig
+from sftrl_lib.training.branches import branch_folder, init_folder
+from sftrl_lib.training.compute import Compute
+from sftrl_lib.training.rollout import Attempt, Conversation, Episode
+from sftrl_lib.training.snapshots import write_snapshot
+
+FEW = Protocol(episodes=40, attempts=2, temperature=1.0, max_new_tokens=2, batch_size=16)
+
+
+def hands(episodes):
+    return [tuple(e.info["cards"]) for e in episodes]
+
+
+# The hands
+
+
+def test_all_checkpoints_of_a_seed_meet_the_same_hands(tokenizer):
+    """Whatever the model, the number of attempts, the temperature or the batch size."""
+    first, other = tiny_policy(tokenizer), tiny_policy(tokenizer, seed=2)
+    met = hands(play(first, "rule_ood", FEW, 0))
+    assert met == hands(play(other, "rule_ood", FEW, 0))
+    assert met == hands(play(first, "rule_ood", replace(FEW, attempts=1, temperature=0.0, batch_size=7), 0))
+    assert met[:10] == hands(play(first, "rule_ood", replace(FEW, episodes=10), 0)), "a curve's hands begin the end's"
+    assert met != hands(play(first, "rule_ood", FEW, 1))
+    assert len(set(met)) > 35
+
+
+def test_splits_obey_their_rules(policy):
+    seen = {split: play(policy, split, replace(FEW, attempts=1, episodes=100, max_new_tokens=1), 3) for split in SPLITS}
+    rules = {"id": "ten", "heldout": "ten", "rule_ood": "distinct"}
+    for split, episodes in seen.items():
+        for episode in episodes:
+            cards, numbers = episode.info["cards"], episode.info["numbers"]
+            assert tuple(numbers) == card_numbers(cards, rules[split]) and solve(numbers)
+            stated = "'10'" if rules[split] == "ten" else "'11', '12', and '13'"
+            assert stated in policy.tokenizer.decode(episode.conversations[0].ids)
+            if split == "rule_ood":
+                assert set(cards) & {"J", "Q", "K"}
+            else:
+                assert is_heldout(numbers) == (split == "heldout")
+    assert not set(hands(seen["id"])) & set(hands(seen["heldout"]))
+
+
+def test_same_seed_same_episodes(policy):
+    first, again = (play(policy, "id", FEW, 5) for _ in range(2))
+    assert [e.conversations[0].ids for e in first] == [e.conversations[0].ids for e in again]
+
+
+def test_an_unknown_split(policy):
+    with pytest.raises(ValueError, match="'ood'.*id, heldout, rule_ood"):
+        play(policy, "ood", FEW, 0)
+
+
+def test_the_protocol():
+    config = EvaluationConfig(episodes_end=7, episodes_curve=3)
+    assert (protocol(config).episodes, protocol(config, end=False).episodes) == (7, 3)
+    assert protocol(config).attempts == 5 and protocol(config, attempts=9, temperature=0.0).attempts == 9
+
+
+# The metrics
+
+CARDS, NUMBERS = ["4", "3", "2", "K"], [4, 3, 2, 13]
+RIGHT = expert_response(CARDS, "13+4*3-2+1", "distinct")
+
+
+def episode(*attempts, terminated=False):
+    """An episode of (text, outcome) pairs."""
+    made = [Attempt(0, 0, [], 0.0, text, 0.0, outcome) for text, outcome in attempts]
+    return Episode([Conversation([], made)], {"cards": CARDS, "numbers": NUMBERS}, terminated, not terminated)
+
+
+def test_metrics_by_hand():
+    old_rule = response(CARDS, [4, 3, 2, 10], "4*3+2+10=24")
+    episodes = [
+        episode((RIGHT, "correct"), terminated=True),
+        episode((old_rule, "wrong_numbers"), (RIGHT, "correct"), terminated=True),
+        episode((old_rule, "wrong_numbers"), ("", "illegal")),
+        episode((response(CARDS[::-1], NUMBERS[::-1], "13+4"), "wrong_numbers"), (RIGHT, "wrong_value")),
+        episode(('"number": [4, 3, 2, 13]', "illegal")),  # reads the numbers, lacks the format
+    ]
+    assert measure(episodes) == {
+        "success": (2 / 5, 5), "first_attempt": (1 / 5, 5), "recognition": (3 / 5, 5), "format": (4 / 5, 5),
+        "training_rule": (2 / 5, 5),
+    }  # fmt: skip
+
+
+def test_recognition_is_of_the_multiset():
+    shown = ([13, 2, 3, 4], True), ([4, 3, 2], False), ([4, 4, 3, 2, 13], False), ([4, 3, 3, 13], False)
+    for numbers, recognised in shown:
+        found = measure([episode((response(CARDS, numbers, "1"), "wrong_numbers"))])
+        assert found["recognition"] == (float(recognised), 1)
+
+
+def test_within_attempts():
+    wrong, right = ("", "illegal"), ("", "correct")
+    episodes = [episode(right), episode(wrong, right), episode(wrong, wrong, right), episode(wrong, wrong, wrong)]
+    assert [measurements._within(episodes, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 0.75]
+
+
+def test_a_transcript_shows_what_was_said(policy):
+    [played] = play(policy, "id", replace(FEW, episodes=1, attempts=3), 0)
+    shown = transcript(played, policy, 6)
+    assert (shown["episode"], shown["cards"], shown["success"]) == (6, played.info["cards"], False)
+    assert [turn["output"] for turn in shown["turns"]] == [a.text for a in played.attempts]
+    assert shown["turns"][0]["prompt"].startswith("[Task Description]")
+    assert [turn["prompt"] for turn in shown["turns"][1:]] == [FEEDBACK[a.outcome] for a in played.attempts[:-1]]
+
+
+# Keeping and resuming
+
+TINY_PROFILE = replace(
+    SMOKE,
+    evaluation=replace(
+        SMOKE.evaluation, episodes_end=6, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=2,
+        temperatures=(0.0, 1.0), attempts_grid=(1, 3),
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, policy):
+    """Init, and two snapshots each of SFT and RL, of random models."""
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    runs = {init_folder(TINY_PROFILE, 0): (0,)}
+    for method in ("sft", "rl"):
+        runs[branch_folder(TINY_PROFILE, method, "main", "", 0)] = (3, 6)
+    for folder, steps in runs.items():
+        for step in steps:
+            write_snapshot(policy, folder, step, Compute(100, 10, 20 * step))
+    return tmp_path
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Counts the calls of `play`; raises at the call whose number is put into ``dies_at``."""
+    calls = []
+
+    def counted(policy, split, how, seed, description=""):
+        if len(calls) == counted.dies_at:
+            raise KeyboardInterrupt
+        calls.append((split, how))
+        return play(policy, split, how, seed, description)
+
+    counted.dies_at, counted.calls = -1, calls
+    monkeypatch.setattr(measurements, "play", counted)
+    return counted
+
+
+def everything():
+    frames = [measurements.evaluate_init(TINY_PROFILE, 0)]
+    frames += [measurements.evaluate_branch(TINY_PROFILE, method, "main", "", 0) for method in ("sft", "rl")]
+    return pd.concat([*frames, measurements.evaluate_sensitivity(TINY_PROFILE, 0)])
+
+
+def written(home):
+    return {str(p.relative_to(home)): p.read_bytes() for p in sorted(home.rglob("*")) if p.suffix in {".csv", ".jsonl"}}
+
+
+def test_the_cells_that_are_tested(home, played):
+    frame = tables.validate(everything())
+    main = frame[(frame.experiment == "main") & (frame.metric == "success")]
+    steps = main.groupby(["method", "setting"]).step.unique().map(sorted).to_dict()
+    assert steps == {
+        ("init", "sampled"): [0], ("sft", "sampled"): [3, 6], ("rl", "sampled"): [3, 6],
+        **{(m, s): [0 if m == "init" else 6] for m in ("init", "sft", "rl") for s in ("greedy", "single")},
+    }  # fmt: skip
+    assert set(main.split) == set(SPLITS)
+    assert set(main[main.step == 3].n) == {4} and set(main[main.step != 3].n) == {6}
+    assert set(main[main.step == 6].train_flops) == {6 * 100 * (10 + 120)}
+    grid = frame[frame.experiment == "sensitivity"]
+    assert set(grid.setting) == {f"temperature={t};attempts={k}" for t in (0, 1) for k in (1, 3)}
+    assert set(grid.method) == {"init", "sft", "rl"} and set(grid.split) == {"id", "rule_ood"}
+    attempts = {(how.temperature, how.attempts) for _, how in played.calls}
+    assert attempts == {(1.0, 5), (0.0, 5), (1.0, 3), (0.0, 3)}
+
+
+def test_an_ablation_is_tested_with_five_attempts(home, played, policy):
+    folder = branch_folder(TINY_PROFILE, "rl", "attempts", "attempts=1", 0)
+    write_snapshot(policy, folder, 2, Compute(100))
+    frame = measurements.evaluate_branch(TINY_PROFILE, "rl", "attempts", "attempts=1", 0)
+    assert set(frame.setting) == {"attempts=1"} and set(frame.split) == {"id", "rule_ood"}
+    assert {how.attempts for _, how in played.calls} == {5}
+
+
+def test_an_interrupted_evaluation_goes_on(home, played):
+    """Interrupted again and again, it ends with the same bytes, and nothing is played twice."""
+    everything()
+    whole, calls = written(home), list(played.calls)
+    for name in whole:
+        (home / name).unlink()
+    played.calls.clear()
+    for stop in range(1, len(calls), 4):
+        played.dies_at = stop
+        with pytest.raises(KeyboardInterrupt):
+            everything()
+    played.dies_at = -1
+    everything()
+    assert played.calls == calls
+    assert written(home) == whole
+    everything()
+    assert played.calls == calls, "what is done is not done again"
+
+
+def test_transcripts_of_ends_are_kept(home):
+    frame = measurements.evaluate_branch(TINY_PROFILE, "sft", "main", "", 0)
+    records = tables._transcripts(branch_folder(TINY_PROFILE, "sft", "main", "", 0) / "transcripts.jsonl")
+    assert {r["step"] for r in records} == {6}
+    assert {s: sum(r["split"] == s for r in records) for s in SPLITS} == dict.fromkeys(SPLITS, 4)
+    assert len(frame)
+
+
+def test_missing_models_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    for evaluate in (
+        lambda: measurements.evaluate_init(TINY_PROFILE, 0),
+        lambda: measurements.evaluate_branch(TINY_PROFILE, "rl", "main", "", 0),
+        lambda: measurements.evaluate_sensitivity(TINY_PROFILE, 0),
+    ):
+        with pytest.raises(ValueError, match="holds no"):
+            evaluate()
+
+
+def test_the_critic_is_not_needed(tokenizer):
+    assert len(play(tiny_policy(tokenizer, critic=False), "id", replace(FEW, episodes=3), 0)) == 3
+    assert torch.is_grad_enabled() and evaluation.SPLITS["id"] == {"rule": "ten", "hands": "train"}

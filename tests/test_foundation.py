@@ -1,0 +1,113 @@
+"""Pretraining of the tiny text foundation model, and the copy that is shipped."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from test_rollout import check_against_forward, check_against_generate, environments, play
+from tiny_models import TINY
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from sftrl_lib.models import foundation
+from sftrl_lib.models.checkpoint import CheckpointError
+from sftrl_lib.models.foundation import IGNORED, FoundationConfig, answer_loss, batches, new_model, pretrain
+from sftrl_lib.models.policy import load_policy
+from sftrl_lib.paths import SHIPPED
+
+SHORT = replace(TINY, steps=12, tokens_per_step=400, warmup=3, save_every=4, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def quick_tokenizer(monkeypatch, tokenizer):
+    monkeypatch.setattr(foundation, "foundation_tokenizer", lambda seed: tokenizer)
+
+
+def test_batches_can_begin_anywhere(tokenizer):
+    """A resumed run sees the batches that it would have seen; a batch is about as large as asked."""
+    whole = list(batches(SHORT, tokenizer))
+    assert len(whole) == SHORT.steps
+    for first in (1, 7, 8, 11):
+        for (ids, labels), (its_ids, its_labels) in zip(whole[first:], batches(SHORT, tokenizer, first), strict=True):
+            assert torch.equal(ids, its_ids) and torch.equal(labels, its_labels)
+    learnt = [(labels != IGNORED).float().mean().item() for _, labels in whole]
+    assert min(learnt) > 0.05
+    for ids, labels in whole:
+        assert ids.shape == labels.shape
+        assert (ids[labels != IGNORED] == labels[labels != IGNORED]).all()
+
+
+def test_the_loss_is_that_of_transformers(tokenizer):
+    """Padded on the right without an attention mask, logits at the labelled places only."""
+    model = new_model(SHORT, tokenizer)
+    for ids, labels in list(batches(SHORT, tokenizer))[:3]:
+        mask = (ids != tokenizer.pad_token_id).long()
+        expected = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        assert answer_loss(model, ids, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+def test_an_interrupted_pretraining_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    pretrain(SHORT, tmp_path / "whole")
+    steps = 0
+
+    def mortal(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 10:
+            raise Killed
+        return answer_loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(foundation, "answer_loss", mortal)
+        with pytest.raises(Killed):
+            pretrain(SHORT, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "config.json").exists()
+    pretrain(SHORT, tmp_path / "killed")
+    whole, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed"))
+    assert whole == killed
+    records = [json.loads((tmp_path / name / "record.json").read_text()) for name in ("whole", "killed")]
+    assert records[0]["losses"] == records[1]["losses"] and len(records[0]["losses"]) == SHORT.steps
+    assert records[0]["config"] == asdict(SHORT)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    assert type(loaded) is LlamaForCausalLM and loaded.num_parameters() == records[0]["parameters"]
+    with pytest.raises(CheckpointError, match="another configuration"):
+        pretrain(replace(SHORT, muon_lr=0.01), tmp_path / "whole")
+
+
+def test_pretraining_learns(tmp_path):
+    pretrain(replace(SHORT, steps=40), tmp_path)
+    losses = json.loads((tmp_path / "record.json").read_text())["losses"]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+# The shipped copy
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_policy("text")
+
+
+def test_the_shipped_model_is_stock_and_small(shipped):
+    folder = SHIPPED / "text"
+    assert type(AutoModelForCausalLM.from_pretrained(folder)) is LlamaForCausalLM
+    assert len(AutoTokenizer.from_pretrained(folder)) == shipped.model.config.vocab_size
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6
+    record = json.loads((folder / "record.json").read_text())
+    assert FoundationConfig(**record["config"]).steps == len(record["losses"])
+    assert record["parameters"] == shipped.model.num_parameters() < 2e6
+
+
+def test_the_engine_on_the_shipped_model(shipped):
+    """Real answers, of real lengths: greedy as `generate`, log-probabilities within 1e-4 of a forward pass."""
+    shipped.value_head = None
+    episodes = play(shipped, [*environments([3, 2, 3]), *environments([3, 1, 3], "distinct")], max_new_tokens=48)
+    check_against_generate(shipped, episodes, max_new_tokens=48)
+    sampled = play(shipped, [*environments([5] * 6), *environments([5] * 6, "distinct")], 1.0, max_new_tokens=48)
+    check_against_forward(shipped, sampled, 1.0)
+    ended = [c.ids[a.end - 1] == shipped.end_token for e in sampled for c in e.conversations for a in c.attempts]
+    assert sum(ended) > len(ended) / 2, "it knows how to end an answer"

@@ -121,17 +121,19 @@ def test_a_batch_marks_exactly_the_sampled_tokens(policy):
     assert batch.tokens == sum(len(c.ids) for e in episodes for c in e.conversations)
 
 
-def test_the_official_ratio_halves_what_comes_before_the_formula(policy):
-    text = '{\n  "cards": [\'A\', \'2\'],\n  "formula": "x",\n  "formula": "1+2=24",\n}'
+@pytest.mark.parametrize("text", [
+    '{\n  "cards": [\'A\', \'2\'],\n  "formula": "x",\n  "formula": "1+2=24",\n}',
+    'é日"formula":1',  # a token ends exactly where the key begins; some tokens are parts of a character
+])  # fmt: skip
+def test_the_official_ratio_halves_what_comes_before_the_formula(policy, text):
     ids = policy.tokenizer(text, add_special_tokens=False).input_ids
-    pieces = [policy.tokenizer.decode([i]) for i in ids]
-    assert "".join(pieces) == text
-    key = text.rindex('"formula"')
-    position, expected = 0, []
-    for piece in pieces:
-        holds_or_follows = position + len(piece) > key
-        expected.append(1.0 if holds_or_follows else 0.5)
-        position += len(piece)
+    key = len(text[: text.rindex('"formula"')].encode())
+    read, expected = 0, []
+    for token in policy.tokenizer.convert_ids_to_tokens(ids):
+        byte_level = len(token) == 1 or not token.isascii()
+        read += len(token) if byte_level else len(token.encode())
+        expected.append(1.0 if read > key else 0.5)
+    assert read == len(text.encode())
     weights = key_weights(ids, policy, "formula").tolist()
     assert weights == expected and {0.5, 1.0} == set(weights)
     assert set(key_weights(ids, policy, "absent").tolist()) == {1.0}
@@ -334,7 +336,10 @@ def test_the_kl_penalty_pulls_to_init(policy, tokenizer):
     batch = make_batch(with_advantages(played(policy), config), policy)
     batch.advantages.zero_()
     reference = token_logprobs(init, batch, config.temperature)
+    chosen = batch.attempt >= 0
+    surprise = (reference - token_logprobs(policy, batch, config.temperature))[chosen].double()
     before, after = one_step(policy, batch, config, reference)
+    assert before["kl_to_init"] == pytest.approx((surprise.exp() - 1 - surprise).mean().item(), rel=1e-4)
     assert 0 < after["kl_to_init"] < before["kl_to_init"]
     itself = token_logprobs(policy, batch, config.temperature)
     assert ppo_loss(policy, batch, config, itself)[1]["kl_to_init"] == pytest.approx(0, abs=1e-6)

@@ -197,6 +197,8 @@ def test_the_accounts_of_rl(profile, uninterrupted, monkeypatch):
     end = snapshots(branch_folder(profile, "rl", "main", "", 0))[-1]
     conversations = [c for episodes in played for episode in episodes for c in episode.conversations]
     assert end.step == len(played) and len(played[0]) == profile.ppo.episodes
+    hands = {tuple(tuple(episode.info["cards"]) for episode in episodes) for episodes in played}
+    assert len(hands) == len(played), "every update deals its own hands"
     assert end.compute.trained_tokens == profile.ppo.epochs * sum(len(c.ids) for c in conversations)
     assert end.compute.buffer_tokens == sum(len(c.ids) - 1 for c in conversations)
     parameters = load_policy(profile.foundation).model.num_parameters()

@@ -46,7 +46,9 @@ class FoundationConfig:
     key_value_heads: int = 2  # half the KV cache: decoding is bound by reading it
     intermediate_size: int = 384
     context: int = 1024  # tokens
-    steps: int = 1000
+    steps: int = 1000  # first cycle: from single skills to conversations
+    more_steps: int = 600  # second cycle: conversations; reading a stated rule in them comes late
+    restart: float = 0.8  # learning rate at the start of the second cycle, as a share of the first one's
     tokens_per_step: int = 10_000  # padding included
     muon_lr: float = 0.02  # matrices
     adam_lr: float = 4e-3  # embeddings and norms
@@ -54,6 +56,17 @@ class FoundationConfig:
     cooldown: float = 0.6  # the learning rate falls linearly to zero over this last share of the steps
     seed: int = 0
     save_every: int = 100  # steps
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps + self.more_steps
+
+    def lr_scale(self, step: int) -> float:
+        """Share of the peak learning rate at `step`: warm-up, plateau, linear cool-down; then the shorter second cycle."""
+        if step < self.steps:
+            return min(1.0, (step + 1) / self.warmup, (1 - step / self.steps) / self.cooldown)
+        step -= self.steps
+        return self.restart * min((step + 1) / self.warmup, 1 - step / self.more_steps)
 
 
 def encode(doc: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
@@ -82,9 +95,9 @@ def batches(
     Documents of `group` steps are sorted by length and cut into batches of equal padded size, so that little of a
     batch is padding and every step costs the same. A group depends on the seed and its number alone.
     """
-    for number in range(first_step // group, -(-config.steps // group)):
+    for number in range(first_step // group, -(-config.total_steps // group)):
         rng = random.Random(f"{config.seed}/{number}")
-        rows, cut, progress = [], [], number * group / config.steps
+        rows, cut, progress = [], [], min(1.0, number * group / config.steps)
         size = 0
         while size < group * config.tokens_per_step:
             rows.append(encode(document(rng, progress), tokenizer))
@@ -100,7 +113,7 @@ def batches(
                 batch = []
         rng.shuffle(cut)
         for index, batch in enumerate(cut[:group]):
-            if first_step <= number * group + index < config.steps:
+            if first_step <= number * group + index < config.total_steps:
                 yield pad_right(batch, tokenizer.pad_token_id)
 
 
@@ -169,11 +182,11 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
         "seconds": 0.0,
         "losses": [],
     }
-    bar = tqdm(total=config.steps, initial=progress["step"], desc="pretraining", unit="step", mininterval=5)
+    bar = tqdm(total=config.total_steps, initial=progress["step"], desc="pretraining", unit="step", mininterval=5)
     started = time.monotonic() - progress["seconds"]
     for ids, labels in batches(config, tokenizer, progress["step"]):
         step = progress["step"]
-        scale = min(1.0, (step + 1) / config.warmup, (1 - step / config.steps) / config.cooldown)
+        scale = config.lr_scale(step)
         for optim, lr in zip(optims, (config.muon_lr, config.adam_lr), strict=True):
             for group in optim.param_groups:
                 group["lr"] = lr * scale
@@ -186,7 +199,7 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
         progress["step"] += 1
         progress["losses"].append(round(loss.item(), 4))
         bar.update()
-        if progress["step"] % config.save_every == 0 or progress["step"] == config.steps:
+        if progress["step"] % config.save_every == 0 or progress["step"] == config.total_steps:
             progress["seconds"] = time.monotonic() - started
             recent = progress["losses"][-config.save_every :]
             bar.set_postfix(loss=f"{sum(recent) / len(recent):.3f}")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
 from sftrl_lib.analysis import published, statistics
-from sftrl_lib.analysis.curves import main_rows
+from sftrl_lib.analysis.curves import checkpoints, main_rows
 from sftrl_lib.analysis.style import (
     COLORS,
     GREY,
@@ -86,9 +86,9 @@ def _growth(rows: pd.DataFrame, init: pd.DataFrame, split: str) -> statistics.Es
 
 
 def _path(rows: pd.DataFrame, init: pd.DataFrame) -> list[tuple[float, float]]:
-    """Mean (OOD, ID) growth at every step, from Init's (0, 0) on, in points."""
+    """Mean (OOD, ID) growth at every checkpoint, from Init's (0, 0) on, in points."""
     path = [(0.0, 0.0)]
-    for _, step in rows.groupby("step"):
+    for _, step in rows.groupby(checkpoints(rows)):
         growth = [_growth(step, init, split) for split in ("rule_ood", "id")]
         if all(growth):
             path.append(tuple(100 * value.value for value in growth))

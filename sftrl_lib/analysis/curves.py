@@ -46,10 +46,14 @@ def main_rows(tables: Tables, variant: str, metric: str = "") -> pd.DataFrame:
 
 
 def curve(rows: pd.DataFrame, start: pd.DataFrame | None = None) -> Curve:
-    """Mean and interval over seeds at every step of `rows`, preceded by `start` (Init) where it is given."""
+    """Mean and interval over seeds at every checkpoint of `rows`, preceded by `start` (Init) where it is given."""
     rows = pd.concat([start, rows]) if start is not None and len(start) else rows
-    steps = [(group["train_flops"].mean(), statistics.level_of(group)) for _, group in rows.groupby("step")]
-    return sorted(steps, key=lambda point: point[0])
+    return [(group["train_flops"].mean(), statistics.level_of(group)) for _, group in rows.groupby(checkpoints(rows))]
+
+
+def checkpoints(rows: pd.DataFrame) -> pd.Series:
+    """The number of each row's checkpoint within its seed. Seeds reach equal compute at unequal numbers of steps."""
+    return rows.groupby("seed")["step"].rank(method="dense")
 
 
 def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float, method: str, **look) -> dict:
@@ -72,7 +76,7 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float,
     axes.plot(
         x, y, color=look["color"], linestyle=look["linestyle"], linewidth=1.9 if solid else 1.3, zorder=4,
         marker=look["marker"] if solid else "", markersize=look["size"], markeredgecolor="white",
-        markeredgewidth=0.6, markevery=slice(len(points) - rows["step"].nunique(), None),
+        markeredgewidth=0.6, markevery=slice(len(points) - checkpoints(rows).nunique(), None),
         clip_on=False, label=f"{method} {look['linestyle']}",
     )  # fmt: skip
     if look["smooth"]:

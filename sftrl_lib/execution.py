@@ -242,6 +242,8 @@ def summary(profile: str) -> dict:
 
 def report(profile: str) -> str:
     """A few lines for the end of `make reproduce`: what it took and where everything is."""
+    if not timings(profile):
+        return f"No notebook of the profile {profile!r} has been run by make: no times were taken."
     total = summary(profile)
     lines = [
         f"{total['runs']} notebooks in {_clock(total['wall_seconds'])}"

@@ -100,7 +100,7 @@ def test_without_sft_draws_every_learning_rate(drawn):
     rates = ("0.0001", "0.0002", "0.0005")
     assert {f"learning rate {rate}" for rate in rates} <= labels
     assert all(max(series["value"]) == 0 for series in drawn[9].data["series"])
-    assert "paper: never above 0.4 %" in texts(drawn[9].figure)
+    assert "Dotted: the paper's runs, never above 0.4 %." in texts(drawn[9].figure)
 
 
 def test_attempts_growth_is_over_the_same_seeds_init(full, drawn):

@@ -229,8 +229,8 @@ def without_sft(tables: Tables) -> Drawing:
         axes.lines[-1].set_label(f"learning rate {parse_setting(setting)['lr']:g}")
     axes.set_ylim(0, max(5.0, 1.15 * max(max(item["ci_high"]) for item in series)))
     axes.set(xlabel=label, ylabel="success rate (%)")
-    axes.text(0.99, limit + 0.06, f"paper: never above {limit} %", transform=axes.get_yaxis_transform(),
-              ha="right", fontsize=8, color=GREY)  # fmt: skip
+    axes.text(0.02, 0.90, f"Dotted: the paper's runs, never above {limit} %.", va="top",
+              transform=axes.transAxes, fontsize=9, color=GREY)  # fmt: skip
     reference = ends(select(gp_l, experiment="main", setting="sampled", method="rl"))
     if len(reference):
         with_sft = statistics.level_of(reference)

@@ -159,7 +159,17 @@ def evaluate_branch(profile: Profile, method: str, experiment: str, setting: str
     found = snapshots(folder)
     for snapshot in found:
         _test(part, cell, snapshot, load_policy(snapshot.folder), profile, snapshot is found[-1], splits)
+    if (method, experiment) == ("rl", "main") and seed in profile.ablation_seeds:
+        _share_with_attempts(part, profile.ppo.attempts)
     return part.frame
+
+
+def _share_with_attempts(part: Part, attempts: int) -> None:
+    """The main RL run is also one setting of Fig. 10, which is not trained twice: its rows appear there as well."""
+    if (part.frame.experiment == "attempts").any():
+        return
+    rows = tables.select(part.frame, experiment="main", setting="sampled", split=list(ABLATION_SPLITS))
+    part.add(rows.assign(experiment="attempts", setting=f"attempts={attempts}").to_dict("records"))
 
 
 def evaluate_sensitivity(profile: Profile, seed: int) -> pd.DataFrame:

@@ -82,7 +82,10 @@ def failure_without_sft(tables: Tables) -> Drawing:
 
 
 def _first_failure(transcripts: list[dict]) -> dict | None:
-    """An episode without a correct answer: rather RL's than the bare foundation's, rather of the new rule."""
+    """An episode without a correct answer: rather RL's than the foundation's, rather one whose answers cannot be read.
+
+    That is the failure the paper shows: no formula in the asked format, so nothing to reward.
+    """
     failing = [
         episode for episode in transcripts
         if episode["method"] in ("rl_no_init", "foundation") and episode["turns"]
@@ -90,7 +93,8 @@ def _first_failure(transcripts: list[dict]) -> dict | None:
     ]  # fmt: skip
 
     def rank(episode: dict) -> tuple:
-        return episode["method"] != "rl_no_init", episode["split"] != "rule_ood", -episode["step"]
+        readable = sum(turn["outcome"] != "illegal" for turn in episode["turns"])
+        return episode["method"] != "rl_no_init", readable, episode["split"] != "rule_ood", -episode["step"]
 
     return min(failing, key=rank, default=None)
 

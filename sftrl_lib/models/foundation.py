@@ -62,7 +62,7 @@ class FoundationConfig:
         return self.steps + self.more_steps
 
     def lr_scale(self, step: int) -> float:
-        """Share of the peak learning rate at `step`: warm-up, plateau, linear cool-down; then the shorter second cycle."""
+        """Share of the peak learning rate at `step`: warm-up, plateau, cool-down, then the shorter second cycle."""
         if step < self.steps:
             return min(1.0, (step + 1) / self.warmup, (1 - step / self.steps) / self.cooldown)
         step -= self.steps

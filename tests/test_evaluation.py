@@ -179,7 +179,9 @@ def test_the_cells_that_are_tested(home, played):
         **{(m, s): [0 if m == "init" else 6] for m in ("init", "sft", "rl") for s in ("greedy", "single")},
     }  # fmt: skip
     assert set(main.split) == set(SPLITS)
-    assert set(main[main.step == 3].n) == {4} and set(main[main.step != 3].n) == {6}
+    greedy = main.setting == "greedy"
+    assert set(main[main.step == 3].n) == {4} and set(main[(main.step != 3) & ~greedy].n) == {6}
+    assert set(main[greedy].n) == {TINY_PROFILE.evaluation.episodes_greedy}
     assert set(main[main.step == 6].train_flops) == {6 * 100 * (10 + 120)}
     grid = frame[frame.experiment == "sensitivity"]
     assert set(grid.setting) == {f"temperature={t};attempts={k}" for t in (0, 1) for k in (1, 3)}

@@ -92,7 +92,6 @@ def test_seed_lists(text, seeds):
         (["run", "05_train-rl-man-s0", "--profile", "smoke"], "05_train-rl-main-s0"),
         (["run", "--profile", "smoke"], "name of a run"),
         (["rules", "--profile", "smoke"], "notebooks/03_expert_data.ipynb does not exist"),
-        (["report", "--profile", "smoke"], "'smoke'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_status_2(home, capsys, arguments, word):

@@ -15,7 +15,7 @@ from sftrl_lib.models.foundation import IGNORED, FoundationConfig, answer_loss, 
 from sftrl_lib.models.policy import load_policy
 from sftrl_lib.paths import SHIPPED
 
-SHORT = replace(TINY, steps=12, tokens_per_step=400, warmup=3, save_every=4, seed=1)
+SHORT = replace(TINY, steps=8, more_steps=4, tokens_per_step=400, warmup=3, save_every=4, seed=1)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def quick_tokenizer(monkeypatch, tokenizer):
 def test_batches_can_begin_anywhere(tokenizer):
     """A resumed run sees the batches that it would have seen; a batch is about as large as asked."""
     whole = list(batches(SHORT, tokenizer))
-    assert len(whole) == SHORT.steps
+    assert len(whole) == SHORT.total_steps
     for first in (1, 7, 8, 11):
         for (ids, labels), (its_ids, its_labels) in zip(whole[first:], batches(SHORT, tokenizer, first), strict=True):
             assert torch.equal(ids, its_ids) and torch.equal(labels, its_labels)
@@ -70,7 +70,7 @@ def test_an_interrupted_pretraining_goes_on_as_if_nothing_had_happened(tmp_path,
     whole, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed"))
     assert whole == killed
     records = [json.loads((tmp_path / name / "record.json").read_text()) for name in ("whole", "killed")]
-    assert records[0]["losses"] == records[1]["losses"] and len(records[0]["losses"]) == SHORT.steps
+    assert records[0]["losses"] == records[1]["losses"] and len(records[0]["losses"]) == SHORT.total_steps
     assert records[0]["config"] == asdict(SHORT)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
     assert type(loaded) is LlamaForCausalLM and loaded.num_parameters() == records[0]["parameters"]
@@ -98,7 +98,7 @@ def test_the_shipped_model_is_stock_and_small(shipped):
     assert len(AutoTokenizer.from_pretrained(folder)) == shipped.model.config.vocab_size
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6
     record = json.loads((folder / "record.json").read_text())
-    assert FoundationConfig(**record["config"]).steps == len(record["losses"])
+    assert FoundationConfig(**record["config"]).total_steps == len(record["losses"])
     assert record["parameters"] == shipped.model.num_parameters() < 2e6
 
 

@@ -65,7 +65,7 @@ def tiny_profile(folder):
         fork_flops=1.5e9,
         checkpoints=2,
         sft=replace(SMOKE.sft, examples=64, batch_size=8, init_steps=3),
-        ppo=replace(SMOKE.ppo, episodes=4, attempts=2, max_new_tokens=6, minibatches=2),
+        ppo=replace(SMOKE.ppo, episodes=4, attempts=2, epochs=2, max_new_tokens=6, minibatches=2),
         evaluation=replace(
             SMOKE.evaluation, episodes_end=8, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=6,
             temperatures=(0.0, 1.0), attempts_grid=(1, 3),

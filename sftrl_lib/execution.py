@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .pipeline import Run
 
 START_TIMEOUT = 180  # seconds a kernel may take to come up; several start at once on a slow disk
-MEMORY_PER_JOB = 1.5  # GB that one run may need at its peak; bounds the number of runs side by side
+MEMORY_PER_JOB = 3.0  # GB that one run may need at its peak (2.8 measured, laptop); bounds the runs side by side
 
 
 class RunFailed(RuntimeError):

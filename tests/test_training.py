@@ -16,7 +16,7 @@ from sftrl_lib.analysis import measurements
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import load_policy
 from sftrl_lib.profiles import get_profile
-from sftrl_lib.training import branches, ppo
+from sftrl_lib.training import branches, ppo, sft
 from sftrl_lib.training.branches import (
     branch_folder,
     check_run,
@@ -134,7 +134,7 @@ branches.train_branch(tiny_profile({model!r}), method, "main", "", 0)
 """
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(profile, uninterrupted, home):
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(profile, uninterrupted, home, monkeypatch):
     """kill -9 in the middle of SFT and of PPO, in processes of their own; then the same bytes as without."""
     make_init(profile, 0)
     measurements.evaluate_init(profile, 0)
@@ -148,9 +148,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(profile, uninterrupted,
         assert not (folder / "finished").exists() and (folder / "training").is_dir()
         assert 0 < len(list(folder.glob("step-*"))) < profile.checkpoints
     assert progress(branch_folder(profile, "rl", "main", "", 0)) == 5
+    steps, original = [], sft._Snapshots.on_step_end
+
+    def watched(self, args, state, control, **kwargs):
+        steps.append(state.global_step)
+        return original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(sft._Snapshots, "on_step_end", watched)
     for method in MAIN:
         train_branch(profile, method, "main", "", 0)
         measurements.evaluate_branch(profile, method, "main", "", 0)
+    assert steps[0] == 9, "SFT goes on after its last checkpoint, step 8"
     assert outcome(home) == outcome(uninterrupted[0])
 
 
@@ -215,18 +223,18 @@ def test_both_branches_get_the_same_compute(profile, uninterrupted, monkeypatch)
     """Within one optimiser step (SFT) or one update (RL) of the profile's budget."""
     home, played = uninterrupted
     monkeypatch.setattr(paths, "HOME", home)
-    sft, rl = (snapshots(branch_folder(profile, method, "main", "", 0)) for method in MAIN)
+    tuned, rl = (snapshots(branch_folder(profile, method, "main", "", 0)) for method in MAIN)
     n = rl[-1].compute.parameters
     largest_update = max(sum(len(c.ids) for e in episodes for c in e.conversations) for episodes in played)
     over = rl[-1].compute.fork_flops - profile.fork_flops
     assert 0 <= over <= n * (6 * profile.ppo.epochs + 2) * largest_update
-    one_step = sft[-1].compute.fork_flops / sft[-1].step
-    assert abs(sft[-1].compute.fork_flops - profile.fork_flops) <= one_step
-    for found in (sft, rl):
+    one_step = tuned[-1].compute.fork_flops / tuned[-1].step
+    assert abs(tuned[-1].compute.fork_flops - profile.fork_flops) <= one_step
+    for found in (tuned, rl):
         assert len(found) == profile.checkpoints
         shares = [snapshot.compute.fork_flops / profile.fork_flops for snapshot in found]
         assert shares == pytest.approx([0.5, 1.0], abs=0.1)
-    assert rl[-1].step > 8 and sft[-1].step > 10, "the budgets of the tests mean something"
+    assert rl[-1].step > 8 and tuned[-1].step > 10, "the budgets of the tests mean something"
 
 
 # The other branches

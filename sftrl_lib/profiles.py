@@ -6,7 +6,7 @@ project knows which profile it serves. The paper's values are named where ours d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 METHODS = ("sft", "rl", "rl_no_init", "sft_suboptimal")
 
@@ -77,7 +77,6 @@ class Profile:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     attempts: tuple[int, ...] = (1, 3, 5, 10)  # Fig. 10
     no_init_lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)  # Fig. 9; paper 5e-7, 1e-6, 2e-6
-    lora_rank: int = 0  # 0 trains all parameters, as the paper does
     dtype: str = "float32"
 
 
@@ -117,8 +116,3 @@ def get_profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}; use one of {', '.join(PROFILES)}.")
     return PROFILES[name]
-
-
-def field_names(config: type) -> list[str]:
-    """The fields of a configuration class, in order."""
-    return [f.name for f in fields(config)]

@@ -37,18 +37,13 @@ class Cell:
     setting: str
     seed: int
 
+    def key(self, snapshot: Snapshot, split: str) -> dict[str, Any]:
+        """The columns that a row of the table and a transcript share."""
+        tested = {"step": snapshot.step, "split": split}
+        return {"task": TASK, "modality": MODALITY, **asdict(self), **tested}
+
     def rows(self, snapshot: Snapshot, split: str, metrics: dict[str, tuple[float, int]]) -> list[dict[str, Any]]:
-        shared = {
-            "task": TASK,
-            "modality": MODALITY,
-            "method": self.method,
-            "experiment": self.experiment,
-            "setting": self.setting,
-            "seed": self.seed,
-            "step": snapshot.step,
-            "train_flops": snapshot.compute.flops,
-            "split": split,
-        }
+        shared = {**self.key(snapshot, split), "train_flops": snapshot.compute.flops}
         return [{**shared, "metric": name, "value": value, "n": n} for name, (value, n) in metrics.items()]
 
 
@@ -119,16 +114,7 @@ def _test(
 def _records(
     cell: Cell, snapshot: Snapshot, split: str, policy: Policy, episodes: Sequence[Episode]
 ) -> list[dict[str, Any]]:
-    shared = {
-        "task": TASK,
-        "modality": MODALITY,
-        "method": cell.method,
-        "experiment": cell.experiment,
-        "setting": cell.setting,
-        "seed": cell.seed,
-        "step": snapshot.step,
-        "split": split,
-    }
+    shared = cell.key(snapshot, split)
     return [{**shared, **transcript(episode, policy, i)} for i, episode in enumerate(episodes[:KEPT_TRANSCRIPTS])]
 
 

@@ -84,9 +84,7 @@ def foundation_tokenizer(seed: int = 0, documents: int = 4_000) -> PreTrainedTok
     from .curriculum import document
 
     rng = random.Random(seed)
-    sample = (document(rng, rng.random()) for _ in range(documents))
+    sample = [document(rng, rng.random()) for _ in range(documents)]
     texts = ["".join(turn.content for turn in doc if turn.role == "text") for doc in sample]
-    rng = random.Random(seed)
-    sample = (document(rng, rng.random()) for _ in range(documents))
     texts += [turn.content for doc in sample for turn in doc if turn.role != "text"]
     return build_tokenizer([*texts, *task_texts()])

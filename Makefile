@@ -1,6 +1,8 @@
-# The whole reproduction. `make` alone lists what there is to do; PROFILE= picks the scale, SEEDS="0 1 2" the seeds.
+# The whole reproduction. `make` alone lists what there is to do; PROFILE= picks the scale, SEEDS="0 1 2" the seeds,
+# TASKS="GP-L V-IRL-L" the tasks.
 PROFILE ?= laptop
 SEEDS ?=
+TASKS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env reproduce smoke figures test lint play foundation doctor clean
@@ -28,10 +30,11 @@ PIPELINE = "$(PY)" -m sftrl_lib.pipeline
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
-	@echo '  PROFILE=smoke|laptop|..., SEEDS="0 1 2" and -jN go with reproduce; default: laptop, its seeds, all cores.'
+	@echo '  With reproduce go PROFILE=smoke|laptop|..., SEEDS="0 1 2", TASKS="GP-L V-IRL-L" (any of them) and -jN;'
+	@echo '  default: laptop, all its seeds and tasks, all cores.'
 
 reproduce: env ## the paper's figures from scratch: every notebook of PROFILE, then where the output is
-	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)"
+	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)"
 	+@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
 		-f "$(SFTRL_HOME)/build/$(PROFILE)/rules.mk" PYTHON="$(PY)"
 	@$(PIPELINE) report --profile "$(PROFILE)"
@@ -53,7 +56,7 @@ lint: env ## ruff
 play: env ## play GeneralPoints yourself, beside the models, in JupyterLab
 	@"$(PY)" -m jupyterlab notebooks/10_play.ipynb
 
-foundation: env ## train the shipped tiny foundation models again (about 20 minutes on two cores)
+foundation: env ## train the shipped tiny foundation models again (about 40 minutes on two cores)
 	@"$(PY)" -m sftrl_lib.models.foundation
 
 doctor: ## check Python, packages, cores, memory, disk, GPU, and say how to mend what is wrong

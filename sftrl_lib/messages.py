@@ -1,4 +1,14 @@
-"""Gymnasium spaces for what both environments speak: raw model text, and lists of chat messages."""
+"""Gymnasium spaces for what both environments speak: raw model text, and lists of chat messages.
+
+A chat about text holds plain strings. A chat about a picture holds lists of parts, in every message:
+
+    [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "You are ..."}]},
+     {"role": "assistant", "content": [{"type": "text", "text": "..."}]}, ...]
+
+That is what the chat templates of vision-language models take, what TRL's trainers expect beside a column of images,
+and one type throughout, as an Arrow table wants it. A mixture of both forms would not do: TRL takes the first user
+message of plain text for the place of a missing image.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +18,25 @@ import numpy as np
 from gymnasium import spaces
 
 ROLES = ("system", "user", "assistant")
-Message = dict[str, str]  # {"role": one of ROLES, "content": any text}
+Part = dict[str, str]  # {"type": "image"} or {"type": "text", "text": any text}
+Message = dict[str, str | list[Part]]  # {"role": one of ROLES, "content": any text, or a list of parts}
+
+
+def text_message(role: str, text: str) -> Message:
+    """A message of a chat about text."""
+    return {"role": role, "content": text}
+
+
+def parts_message(role: str, text: str, image: bool = False) -> Message:
+    """A message of a chat about a picture; ``image=True`` puts the picture's place before the text."""
+    text_part = {"type": "text", "text": text}
+    return {"role": role, "content": [{"type": "image"}, text_part] if image else [text_part]}
+
+
+def message_text(message: Message) -> str:
+    """All the text of a message of either form."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
 
 
 class RawText(spaces.Text):
@@ -32,10 +60,11 @@ class RawText(spaces.Text):
 
 class Messages(spaces.Space[list[Message]]):
     """A chat: a list of ``{"role": ..., "content": ...}``, as chat templates expect it (a list, not a
-    tuple)."""
+    tuple). With ``parts=True`` every content is a list of parts, else every content is a string."""
 
-    def __init__(self, seed: int | np.random.Generator | None = None) -> None:
+    def __init__(self, seed: int | np.random.Generator | None = None, parts: bool = False) -> None:
         super().__init__(shape=None, dtype=None, seed=seed)
+        self.parts = parts
         self._text = RawText()
 
     @property
@@ -47,28 +76,40 @@ class Messages(spaces.Space[list[Message]]):
         return super().seed(seed)
 
     def sample(self, mask: Any = None, probability: Any = None) -> list[Message]:
-        """One user message of random text."""
-        return [{"role": "user", "content": self._text.sample()}]
+        """One user message of random text (and, in parts, the place of a picture)."""
+        text = self._text.sample()
+        return [parts_message("user", text, image=True) if self.parts else text_message("user", text)]
 
     def contains(self, x: Any) -> bool:
         return isinstance(x, list) and all(
             isinstance(message, dict)
             and message.keys() == {"role", "content"}
             and message["role"] in ROLES
-            and isinstance(message["content"], str)
+            and (_is_parts(message["content"]) if self.parts else isinstance(message["content"], str))
             for message in x
         )
 
     def __repr__(self) -> str:
-        return "Messages()"
+        return f"Messages(parts={self.parts})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Messages)
+        return isinstance(other, Messages) and self.parts == other.parts
 
 
-def messages_space() -> Messages:
-    """The space of ``observation["messages"]``."""
-    return Messages()
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, list) and all(
+        isinstance(part, dict)
+        and (
+            part == {"type": "image"}
+            or (part.keys() == {"type", "text"} and part["type"] == "text" and isinstance(part["text"], str))
+        )
+        for part in content
+    )
+
+
+def messages_space(parts: bool = False) -> Messages:
+    """The space of ``observation["messages"]``: plain strings, or lists of parts where there is a picture."""
+    return Messages(parts=parts)
 
 
 def text_space() -> RawText:

@@ -2,13 +2,14 @@
 
     python -m sftrl_lib.pipeline list --profile laptop                  the runs, and which are done
     python -m sftrl_lib.pipeline rules --profile laptop --seeds "0 1"   check all, write build/laptop/rules.mk
-    python -m sftrl_lib.pipeline run 05_train-rl-main-s0 --profile laptop
+    python -m sftrl_lib.pipeline rules --profile laptop --tasks GP-L    the same for some of the profile's tasks
+    python -m sftrl_lib.pipeline run 05_train-gp-l-rl-main-s0 --profile laptop
     python -m sftrl_lib.pipeline report --profile laptop                time, memory and where the output is
     python -m sftrl_lib.pipeline figures --profile laptop               figures from the tables, no training
 
 A run is one notebook with one set of parameters; executed, it is ``build/<profile>/<run>.ipynb``, and that is
 the make target. It is made again when its *card* in ``build/<profile>/cards`` changes: the notebook's code,
-the run's parameters, the profile's numbers, the foundation model. Prose and checkout times do not count.
+the run's parameters, its study's numbers, the foundation model. Prose and checkout times do not count.
 Library code counts for the last run, which only draws; `report` tells if the others were made by older code.
 """
 
@@ -19,15 +20,12 @@ import difflib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import paths
-from .profiles import Profile, get_profile
-
-# These fields of a profile decide which runs there are, not what any one of them does.
-CHOOSES_RUNS = ("seeds", "ablation_seeds", "attempts", "no_init_lrs")
+from .profiles import Profile, Study, get_profile
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Run:
     parameters: dict  # what papermill injects
     needs: tuple[str, ...] = ()  # names of the runs that come first
     library: tuple[str, ...] = ()  # folders of sftrl_lib whose change makes it run again
+    studies: tuple[Study, ...] = ()  # whose numbers it depends on
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:
@@ -53,6 +52,20 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     return seeds or None
 
 
+def choose(profile: Profile, tasks: str | None) -> Profile:
+    """The profile with the studies of the tasks named in ``"GP-L V-IRL-L"`` alone; all of them, if empty.
+
+    Raises ValueError for a label that the profile does not have.
+    """
+    words = (tasks or "").replace(",", " ").split()
+    labels = [study.task.label for study in profile.studies]
+    if unknown := [word for word in words if word not in labels]:
+        raise ValueError(
+            f"TASKS={tasks!r}: the profile {profile.name!r} has no task {unknown[0]!r}; use some of {' '.join(labels)}."
+        )
+    return replace(profile, studies=tuple(s for s in profile.studies if s.task.label in words)) if words else profile
+
+
 def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
     """Every run of a profile, the long ones first where the order is free.
 
@@ -61,39 +74,68 @@ def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
     """
     ablation = seeds[: len(profile.ablation_seeds)] if seeds else profile.ablation_seeds
     seeds = seeds or profile.seeds
-    name = {"profile": profile.name}
+    shared, studies = {"profile": profile.name}, profile.studies
+    tasks = dict.fromkeys(study.task.name for study in studies)
     yields = [
-        Run("03_expert_data", "03_expert_data.ipynb", name),
-        Run("00_start_here", "00_start_here.ipynb", name),
-        Run("01_general_points", "01_general_points.ipynb", {}),
-        Run("02_foundation", "02_foundation.ipynb", name),
+        *(_run("03_expert_data", study) for study in studies),
+        Run("00_start_here", "00_start_here.ipynb", shared, studies=studies),
+        *(Run(f"01_{task}", f"01_{task}.ipynb", {}) for task in tasks),
+        *(_run("02_foundation", study) for study in studies),
     ]
     for seed in dict.fromkeys((*seeds, *ablation)):
-        yields.append(Run(f"04_init-s{seed}", "04_init.ipynb", {**name, "seed": seed}, ("03_expert_data",)))
+        for study in studies:
+            needs = (_name("03_expert_data", study),)
+            yields.append(_run("04_init", study, f"s{seed}", needs=needs, seed=seed))
     # RL of the main comparison is the longest chain, so it comes first; the ablations fill what is left.
-    yields += [_train(profile, method, "main", "", seed) for method in ("rl", "sft") for seed in seeds]
-    for seed in seeds:
-        needs = (f"05_train-rl-main-s{seed}", f"05_train-sft-main-s{seed}")
-        yields.append(Run(f"06_sensitivity-s{seed}", "06_sensitivity.ipynb", {**name, "seed": seed}, needs))
-    for seed in ablation:
-        for attempts in profile.attempts:
-            if attempts == profile.ppo.attempts and seed in seeds:
-                continue  # the figure takes this setting from the main comparison
-            yields.append(_train(profile, "rl", "attempts", f"attempts={attempts}", seed))
-        yields += [_train(profile, "rl_no_init", "no_init", f"lr={lr:g}", seed) for lr in profile.no_init_lrs]
-        yields.append(_train(profile, "sft_suboptimal", "suboptimal", "", seed))
+    for method in ("rl", "sft"):
+        yields += [_train(study, method, "main", "", seed) for seed in seeds for study in studies]
+    for study in studies:
+        if "sensitivity" in study.experiments:
+            for seed in seeds:
+                needs = tuple(_name("05_train", study, method, "main", f"s{seed}") for method in ("rl", "sft"))
+                yields.append(_run("06_sensitivity", study, f"s{seed}", needs=needs, seed=seed))
+        for seed in ablation:
+            shared_with_main = seed in seeds and seed in profile.ablation_seeds
+            yields += _ablations(profile, study, seed, shared_with_main)
     needs = tuple(run.name for run in yields)
-    last = Run("07_results", "07_results.ipynb", {**name, "seeds": list(seeds)}, needs, ("analysis",))
+    last = Run("07_results", "07_results.ipynb", {**shared, "seeds": list(seeds)}, needs, ("analysis",))
     return [*yields, last]
 
 
-def _train(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> Run:
-    """One training run, named after what sets it apart: 05_train-rl-main-s0, 05_train-rl-attempts-3-s0."""
+def _ablations(profile: Profile, study: Study, seed: int, shared_with_main: bool) -> Iterator[Run]:
+    """The training runs of the study's experiments beside the main comparison.
+
+    `shared_with_main`: the main RL run is one of the settings of Fig. 10 (see `analysis.measurements`).
+    """
+    if "attempts" in study.experiments:
+        for attempts in profile.attempts:
+            if attempts != study.ppo.attempts or not shared_with_main:
+                yield _train(study, "rl", "attempts", f"attempts={attempts}", seed)
+    if "no_init" in study.experiments:
+        for lr in profile.no_init_lrs:
+            yield _train(study, "rl_no_init", "no_init", f"lr={lr:g}", seed)
+    if "suboptimal" in study.experiments:
+        yield _train(study, "sft_suboptimal", "suboptimal", "", seed)
+
+
+def _train(study: Study, method: str, experiment: str, setting: str, seed: int) -> Run:
+    """One training run: 05_train-gp-l-rl-main-s0, 05_train-gp-l-rl-attempts-3-s0."""
     what = {"main": "main", "attempts": setting.replace("=", "-"), "no_init": setting.replace("=", "")}
-    name = "-".join(filter(None, ("05_train", method, what.get(experiment), f"s{seed}")))
-    parameters = dict(profile=profile.name, method=method, experiment=experiment, setting=setting, seed=seed)
-    needs = ("03_expert_data",) if method == "rl_no_init" else (f"04_init-s{seed}",)
-    return Run(name, "05_train.ipynb", parameters, needs)
+    data, init = _name("03_expert_data", study), _name("04_init", study, f"s{seed}")
+    needs = (data,) if method == "rl_no_init" else (init,)
+    parameters = dict(method=method, experiment=experiment, setting=setting, seed=seed)
+    return _run("05_train", study, method, what.get(experiment, ""), f"s{seed}", needs=needs, **parameters)
+
+
+def _run(notebook: str, study: Study, *apart: str, needs: tuple[str, ...] = (), **parameters: object) -> Run:
+    """A run of one study; `apart` is what sets it apart from others of the notebook."""
+    shared = {"profile": study.profile, "task": study.task.name, "modality": study.task.modality}
+    name = _name(notebook, study, *apart)
+    return Run(name, f"{notebook}.ipynb", {**shared, **parameters}, needs, studies=(study,))
+
+
+def _name(notebook: str, study: Study, *apart: str) -> str:
+    return "-".join(filter(None, (notebook, study.task.slug, *apart)))
 
 
 def find(name: str, known: list[Run]) -> Run:
@@ -114,16 +156,17 @@ def card_path(profile: str, run: str) -> Path:
     return paths.build(profile) / "cards" / f"{run}.json"
 
 
-def card(run: Run, profile: Profile) -> str:
+def card(run: Run) -> str:
     """What a run depends on besides other runs, as JSON; while it is the same, the run is not repeated."""
     notebook = json.loads((paths.NOTEBOOKS / run.notebook).read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    shipped = paths.SHIPPED / profile.foundation
-    model = sorted(path for path in shipped.glob("*") if path.is_file())
+    models = sorted({paths.SHIPPED / study.foundation for study in run.studies})
+    model = [path for shipped in models for path in sorted(shipped.glob("*")) if path.is_file()]
     library = [path for folder in run.library for path in sorted((paths.PACKAGE / folder).rglob("*.py"))]
     content = {
         "parameters": run.parameters,
-        "profile": {k: v for k, v in asdict(profile).items() if k not in CHOOSES_RUNS},
+        # Which experiments there are decides which runs there are, not what any one of them does.
+        "studies": [asdict(replace(study, experiments=())) for study in run.studies],
         "code cells": _digest(cell.encode() for cell in cells),
         "foundation model": _digest(path.read_bytes() for path in model),
         "library": _digest(path.read_bytes() for path in library),
@@ -133,7 +176,7 @@ def card(run: Run, profile: Profile) -> str:
 
 def update_card(run: Run, profile: Profile) -> Path:
     """Write the card of `run` if it has changed; its time is then newer than that of the target."""
-    path, content = card_path(profile.name, run.name), card(run, profile)
+    path, content = card_path(profile.name, run.name), card(run)
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
@@ -163,6 +206,7 @@ def write_rules(profile: Profile, chosen: list[Run]) -> Path:
 def rules(profile: Profile, chosen: list[Run]) -> str:
     """The make rules of `chosen`: a run's target needs its card and the targets of the runs it needs."""
     seeds = " ".join(str(seed) for seed in chosen[-1].parameters.get("seeds", ()))
+    tasks = " ".join(study.task.label for study in profile.studies)
     final = [_make_path(target(profile.name, run.name)) for run in chosen]
     lines = [
         "# Written by `python -m sftrl_lib.pipeline rules`.",
@@ -172,7 +216,7 @@ def rules(profile: Profile, chosen: list[Run]) -> str:
     for run in chosen:
         before = [card_path(profile.name, run.name), *(target(profile.name, need) for need in run.needs)]
         lines.append(f"{_make_path(target(profile.name, run.name))}: {' '.join(map(_make_path, before))}")
-        command = f'@"$(PYTHON)" -m sftrl_lib.pipeline run {run.name} --profile {profile.name}'
+        command = f'@"$(PYTHON)" -m sftrl_lib.pipeline run {run.name} --profile {profile.name} --tasks "{tasks}"'
         lines.append(f"\t{command}" + (f' --seeds "{seeds}"' if seeds else ""))
     return "\n".join(lines) + "\n"
 
@@ -191,7 +235,7 @@ def state(profile: Profile, run: Run) -> str:
         return "failed"
     if not path.exists():
         return "to do"
-    same = past.exists() and past.read_text(encoding="utf-8") == card(run, profile)
+    same = past.exists() and past.read_text(encoding="utf-8") == card(run)
     return "done" if same and past.stat().st_mtime <= path.stat().st_mtime else "changed"
 
 
@@ -201,6 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", nargs="?", help="name of the run, for the command run")
     parser.add_argument("--profile", default="laptop", help="default: laptop")
     parser.add_argument("--seeds", help='as in "0 1 2"; default: those of the profile')
+    parser.add_argument("--tasks", help='as in "GP-L V-IRL-L"; default: all that the profile has')
     options = parser.parse_args(arguments)
     try:
         return _command(options)
@@ -217,12 +262,12 @@ def _command(options: argparse.Namespace) -> int:
     if options.command == "jobs":
         print(execution.jobs())
         return 0
-    profile = get_profile(options.profile)
+    profile = choose(get_profile(options.profile), options.tasks)
     chosen = runs(profile, parse_seeds(options.seeds))
     if options.command == "list":
         for run in chosen:
             given = " ".join(f"{name}={value}" for name, value in run.parameters.items())
-            print(f"{state(profile, run):8} {run.name:34} {given}")
+            print(f"{state(profile, run):8} {run.name:42} {given}")
     elif options.command == "rules":
         write_rules(profile, chosen)
     elif options.command == "run":

@@ -1,6 +1,6 @@
 """Playing GeneralPoints by hand, beside the Init, SFT and RL models, with ipywidgets in a notebook.
 
-`Game` is the state: one hand, a rule, a target, the attempts so far. `PointsPlayer` shows it and turns clicks
+`Game` is the state: one hand, a rule, a target, suits, the attempts so far. `PointsPlayer` shows it and turns clicks
 into calls of `Game`; its widgets are public, so that tests click without a browser. In a notebook:
 
     from sftrl_lib.play import PointsPlayer
@@ -11,21 +11,25 @@ into calls of `Game`; its widgets are public, so that tests click without a brow
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 
 import ipywidgets as W
 import numpy as np
+from PIL import Image
 
-from .points import Rule, is_solvable, solve
+from .points import SUITS, Rule, is_solvable, solve
 from .points.environment import GeneralPoints
-from .points.rules import FACES, as_rule, card_numbers, check_hand
+from .points.rules import FACES, as_rule, card_numbers, check_choice, check_hand
 from .points.verifier import read_formula
 
 Answerer = Callable[[list[dict[str, str]]], str]  # from the chat so far to the model's next answer
 
-_SUITS = ("♠", "♥", "♣", "♦")  # by place in the hand: no card occurs twice, and suits do not matter
+_SHOWN_WIDTH = 640  # pixels of the cards on the page; the picture itself is finer
 _MARKS = {"correct": "#2e7d32", "wrong_value": "#b26a00", "wrong_numbers": "#b26a00"}  # others: red
 _CUSTOM = "custom"
 
@@ -46,7 +50,7 @@ def _turn(answer: str, reward: float, info: dict) -> Turn:
 
 
 class Game:
-    """One person's hand of GeneralPoints; `rule` and `target` as in the environment, `seed` fixes hands."""
+    """One person's hand of GeneralPoints; `rule`, `target` and `suits` as in the environment, `seed` fixes hands."""
 
     def __init__(
         self,
@@ -54,23 +58,27 @@ class Game:
         target: int = 24,
         max_attempts: int = 5,
         seed: int | None = None,
+        suits: str = "any",
     ) -> None:
         self.max_attempts = max_attempts
         self._rng = np.random.default_rng(seed)
-        self._begin(as_rule(rule), target, None)
+        self._begin(as_rule(rule), target, suits, None)
 
     def new_hand(self, hand: Sequence[str] | None = None) -> None:
         """Deal a fresh hand, or take `hand`. Raises ValueError for a hand without a solution."""
-        self._begin(self.rule, self.target, hand)
+        self._begin(self.rule, self.target, self.suits, hand)
 
-    def change(self, rule: str | Rule | Sequence[int], target: int) -> None:
-        """Play under another rule or target: the same cards where they have a solution, else a fresh hand.
+    def change(self, rule: str | Rule | Sequence[int], target: int, suits: str | None = None) -> None:
+        """Play under another rule or target, or with other suits: the same ranks where they have a solution and
+        the suits have enough of each, else a fresh hand.
 
-        Raises ValueError, and changes nothing, for a bad rule or target or one that no hand can meet.
+        Raises ValueError, and changes nothing, for a bad rule, target or suits or a target that no hand can meet.
         """
         rule = as_rule(rule)
-        keep = is_solvable(card_numbers(self.cards, rule), target)
-        self._begin(rule, target, self.cards if keep else None)
+        suits = self.suits if suits is None else check_choice("suits", suits, tuple(SUITS))
+        enough = max(Counter(self.cards).values()) <= len(SUITS[suits])
+        keep = enough and is_solvable(card_numbers(self.cards, rule), target)
+        self._begin(rule, target, suits, self.cards if keep else None)
 
     def submit(self, formula: str) -> Turn:
         """Grade a formula typed by a person, who need not type the rest of the answer format."""
@@ -85,13 +93,17 @@ class Game:
         """The whole answer for a formula: the cards, their numbers and the formula, as JSON."""
         return json.dumps({"cards": self.cards, "number": self.numbers, "formula": formula}, indent=2)
 
+    def picture(self) -> np.ndarray:
+        """The hand as people see it: uint8, height x width x 3."""
+        return self._env.render()
+
     def solutions(self) -> tuple[str, ...]:
         """Every formula that solves the hand."""
         return solve(self.numbers, self.target)
 
     def watch(self, answerer: Answerer) -> Iterator[Turn]:
         """Let a model play the same hand from its beginning, one attempt after the other."""
-        env = self._make(self.rule, self.target)
+        env = self._make(self.rule, self.target, self.suits)
         observation, _ = env.reset(options={"hand": self.cards})
         over = False
         while not over:
@@ -108,36 +120,33 @@ class Game:
     def over(self) -> bool:
         return self.won or self.attempts_left == 0
 
-    def _make(self, rule: Rule, target: int) -> GeneralPoints:
-        return GeneralPoints(rule=rule, target=target, max_attempts=self.max_attempts)
+    def _make(self, rule: Rule, target: int, suits: str) -> GeneralPoints:
+        return GeneralPoints(
+            rule=rule, target=target, suits=suits, max_attempts=self.max_attempts, render_mode="rgb_array"
+        )
 
-    def _begin(self, rule: Rule, target: int, hand: Sequence[str] | None) -> None:
-        env = self._make(rule, target)
+    def _begin(self, rule: Rule, target: int, suits: str, hand: Sequence[str] | None) -> None:
+        env = self._make(rule, target, suits)
         options = None if hand is None else {"hand": check_hand(hand, rule, target)}
         _, info = env.reset(seed=int(self._rng.integers(2**31)), options=options)
-        self._env, self.rule, self.target = env, rule, target  # nothing changes before all has worked
+        self._env, self.rule, self.target, self.suits = env, rule, target, suits  # only once all has worked
         self.cards, self.numbers = info["cards"], info["numbers"]
         self.attempts_left = info["attempts_left"]
         self.history: list[Turn] = []
 
 
-def cards_html(cards: Sequence[str], numbers: Sequence[int]) -> str:
-    """Four playing cards with what each counts as beneath."""
-    drawn = "".join(_card_html(*card) for card in zip(cards, _SUITS, numbers, strict=True))
-    table = "display:flex;gap:12px;padding:14px;background:#35654d;border-radius:10px"
-    return f'<div style="{table}">{drawn}</div>'
-
-
-def _card_html(rank: str, suit: str, number: int) -> str:
-    colour = "#b3261e" if suit in "♥♦" else "#222"
-    corner = f'<div style="font-size:18px;line-height:1.1;text-align:left">{escape(rank)}<br>{suit}</div>'
-    middle = f'<div style="font-size:38px;line-height:1.1;text-align:center">{suit}</div>'
-    value = f'<div style="color:white;text-align:center;margin-top:6px">counts as {number}</div>'
-    face = (
-        "width:84px;height:118px;background:white;border-radius:8px;padding:6px 8px;box-sizing:border-box;"
-        f"box-shadow:0 1px 4px rgba(0,0,0,.5);color:{colour};font-family:Georgia,serif"
+def cards_html(picture: np.ndarray, cards: Sequence[str], numbers: Sequence[int]) -> str:
+    """The picture of a hand (uint8, height x width x 3) with what each of its cards counts as beneath."""
+    file = BytesIO()
+    Image.fromarray(picture).quantize(64).save(file, "PNG", optimize=True)  # few colours: a third of the bytes
+    source = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+    alt = escape("Four cards: " + ", ".join(cards))
+    values = "".join(f'<div style="flex:1;text-align:center">counts as {number}</div>' for number in numbers)
+    table = f"max-width:{_SHOWN_WIDTH}px;background:#35654d;border-radius:10px;overflow:hidden;color:white"
+    return (
+        f'<div style="{table}"><img src="{source}" alt="{alt}" style="width:100%;display:block">'
+        f'<div style="display:flex;padding-bottom:10px">{values}</div></div>'
     )
-    return f'<div><div style="{face}">{corner}{middle}</div>{value}</div>'
 
 
 def turns_html(turns: Sequence[Turn]) -> str:
@@ -177,11 +186,15 @@ class PointsPlayer(W.VBox):
             style={"button_width": "initial"},
         )
         self.values = tuple(
-            W.BoundedIntText(min=1, max=99, description=face, layout=W.Layout(width="150px"))
-            for face in FACES
+            W.BoundedIntText(min=1, max=99, description=face, layout=W.Layout(width="150px")) for face in FACES
         )
         self.custom = W.HBox(self.values)
         self.target = W.BoundedIntText(min=0, max=1000, description="Target", layout=W.Layout(width="170px"))
+        self.suits = W.ToggleButtons(
+            options=[("all suits", "any"), ("black", "black"), ("red", "red")],
+            description="Suits",
+            style={"button_width": "initial"},
+        )
         self.new_hand = W.Button(description="New hand", icon="refresh")
         self.formula = W.Text(description="Formula", placeholder="each number once, with + - * / ( )")
         self.submit = W.Button(description="Submit", button_style="primary")
@@ -196,12 +209,13 @@ class PointsPlayer(W.VBox):
         self.formula.on_msg(self._on_formula_message)
         self.ask.on_click(self._on_ask)
         self.show_solutions.observe(self._on_show_solutions, names="value")
-        for widget in (self.rule, self.target, *self.values):
+        for widget in (self.rule, self.target, self.suits, *self.values):
             widget.observe(self._on_change, names="value")
         models = [self.ask, W.HBox(list(self.answers.values()))] if self.players else []
         super().__init__(
             [
-                W.HBox([self.rule, self.target, self.new_hand]),
+                W.HBox([self.rule, self.target]),
+                W.HBox([self.suits, self.new_hand]),
                 self.custom,
                 self.cards,
                 W.HBox([self.formula, self.submit, self.attempts]),
@@ -226,7 +240,7 @@ class PointsPlayer(W.VBox):
             return
         rule = tuple(box.value for box in self.values) if self.rule.value == _CUSTOM else self.rule.value
         try:
-            self.game.change(rule, self.target.value)
+            self.game.change(rule, self.target.value, self.suits.value)
         except ValueError as error:
             self._show_hand()  # back to the rule and target that are still in force
             self.answer.value = error_html(str(error))
@@ -278,12 +292,13 @@ class PointsPlayer(W.VBox):
         try:
             self.rule.value = _CUSTOM if custom else named.get(game.rule, _CUSTOM)
             self.target.value = game.target
+            self.suits.value = game.suits
             for box, value in zip(self.values, game.rule.values, strict=True):
                 box.value = value
         finally:
             self._refreshing = False
         self.custom.layout.display = "" if self.rule.value == _CUSTOM else "none"
-        self.cards.value = cards_html(game.cards, game.numbers)
+        self.cards.value = cards_html(game.picture(), game.cards, game.numbers)
         self.formula.value = ""
         for name in self.answers:
             self._show_answers(name, [])
@@ -299,9 +314,7 @@ class PointsPlayer(W.VBox):
 
     def _show_solutions(self) -> None:
         shown = self.game.solutions() if self.show_solutions.value else ()
-        self.solutions.value = "<br>".join(
-            f"<code>{formula} = {self.game.target}</code>" for formula in shown
-        )
+        self.solutions.value = "<br>".join(f"<code>{formula} = {self.game.target}</code>" for formula in shown)
 
     def _show_answers(self, name: str, turns: Sequence[Turn], failure: str = "") -> None:
         self.answers[name].value = f"<b>{escape(name)}</b>{turns_html(turns)}{failure}"

@@ -1,12 +1,15 @@
-"""The configuration of every stage, as frozen dataclasses, and the four profiles that fill them in.
+"""The configuration of every stage, as frozen dataclasses, and the profiles that fill them in.
 
-A profile fixes the model, the compute both branches get, and how they are trained and evaluated. Nothing else in the
-project knows which profile it serves. The paper's values are named where ours differ.
+A profile says which runs there are. Its studies, one a task, say what each run does: the model, the compute both
+branches get, how they are trained and tested. Nothing else in the project knows which profile it serves. The paper's
+values are named where ours differ.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+
+from .tasks import GP_L, VIRL_L, Task, get_task
 
 METHODS = ("sft", "rl", "rl_no_init", "sft_suboptimal")
 
@@ -20,14 +23,15 @@ class SFTConfig:
     lr: float = 1e-3  # paper 1e-6 at 11 B parameters; small models need larger steps
     init_steps: int = 24  # the short SFT that makes Init; official GP-L: 400 steps of 128
     warmup: float = 0.03  # share of the steps, as in the official script
+    group_by_length: bool = False  # examples of like length in a batch: less padding where prompts grow
 
 
 @dataclass(frozen=True)
 class PPOConfig:
     """Multi-turn PPO (paper section 3, official hyper-parameters in brackets)."""
 
-    episodes: int = 128  # hands per update [2,048 attempts]
-    attempts: int = 5  # graded attempts per hand
+    episodes: int = 128  # hands or routes per update [2,048 attempts]
+    attempts: int = 5  # graded attempts per hand, or per position of a route
     temperature: float = 1.0  # of the rollouts [0.2]
     max_new_tokens: int = 48  # per attempt [512]
     lr: float = 3e-4  # [1e-6 at 11 B parameters]
@@ -35,6 +39,7 @@ class PPOConfig:
     lr_end: float = 0.1  # cosine schedule, final share of lr [1e-3]
     epochs: int = 1  # passes over each batch [4]
     minibatches: int = 4  # optimiser steps per pass [2]
+    micro_batches: int = 1  # parts, by length, in which a minibatch's gradient is accumulated: less padding
     clip: float = 0.2  # [0.1]
     ratio: str = "token"  # or "sequence", the official weighted sequence-level ratio
     gamma: float = 0.9  # per attempt [0.9]
@@ -48,7 +53,7 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How checkpoints are tested (paper C.3: sampled, five attempts with feedback)."""
+    """How checkpoints are tested (paper C.3: sampled, several attempts with feedback)."""
 
     episodes_end: int = 1_000  # per split for Init and the end of a branch [234]
     episodes_curve: int = 250  # per split for checkpoints along a curve
@@ -63,47 +68,92 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class Profile:
-    """One scale at which the whole paper runs."""
+class Study:
+    """One task at one profile's scale: what its runs do."""
 
-    name: str
+    profile: str  # name of the profile, below which everything is kept
+    task: Task
     foundation: str  # folder below sftrl_lib/models/shipped, or a Hugging Face model by path or hub name
-    seeds: tuple[int, ...]  # of the main comparison
-    ablation_seeds: tuple[int, ...]  # of Figs. 9, 10 and 15
     fork_flops: float  # training compute that each branch gets after Init, by the paper's formulas
     checkpoints: int = 5  # evaluated along each branch, at equal steps of compute
     sft: SFTConfig = field(default_factory=SFTConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dtype: str = "float32"
+    experiments: tuple[str, ...] = ("main",)  # those of `training.branches.EXPERIMENTS` that are run, and "sensitivity"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One scale at which the whole paper runs: which runs there are."""
+
+    name: str
+    seeds: tuple[int, ...]  # of the main comparison
+    studies: tuple[Study, ...]
+    ablation_seeds: tuple[int, ...] = (0,)  # of Figs. 9, 10 and 15
     attempts: tuple[int, ...] = (1, 3, 5, 10)  # Fig. 10
     no_init_lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)  # Fig. 9; paper 5e-7, 1e-6, 2e-6
-    dtype: str = "float32"
+
+    def study(self, task: str, modality: str = "text") -> Study:
+        """The study of a task. Raises ValueError if there is no such task, or the profile does not run it."""
+        for study in self.studies:
+            if (study.task.name, study.task.modality) == (task, modality):
+                return study
+        known = ", ".join(study.task.label for study in self.studies)
+        wanted = get_task(task, modality).label
+        raise ValueError(f"The profile {self.name!r} has no study of {wanted}; it has {known}.")
 
 
-LAPTOP = Profile(
-    name="laptop",
+_POINTS = Study(
+    profile="laptop",
+    task=GP_L,
     foundation="text",
-    seeds=(0, 1, 2),
-    ablation_seeds=(0,),
     fork_flops=5e12,
+    experiments=("main", "attempts", "no_init", "suboptimal", "sensitivity"),
 )
+_NAVIGATION = Study(
+    profile="laptop",
+    task=VIRL_L,
+    foundation="navigation",
+    fork_flops=5e12,
+    sft=SFTConfig(batch_size=16, init_steps=48, group_by_length=True),
+    ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2, micro_batches=4),
+    evaluation=EvaluationConfig(
+        episodes_end=250, episodes_curve=64, episodes_greedy=125, attempts=2, max_new_tokens=64, attempts_grid=(1, 2)
+    ),
+)
+LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_POINTS, _NAVIGATION))
 
-SMOKE = replace(
-    LAPTOP,
+SMOKE = Profile(
     name="smoke",
     seeds=(0,),
-    fork_flops=2e11,
-    checkpoints=2,
-    sft=replace(LAPTOP.sft, examples=512, init_steps=4),
-    ppo=replace(LAPTOP.ppo, episodes=16),
-    evaluation=replace(
-        LAPTOP.evaluation,
-        episodes_end=32,
-        episodes_curve=16,
-        episodes_greedy=16,
-        episodes_sensitivity=16,
-        temperatures=(0.0, 1.0),
-        attempts_grid=(1, 5),
+    studies=(
+        replace(
+            _POINTS,
+            profile="smoke",
+            fork_flops=2e11,
+            checkpoints=2,
+            sft=replace(_POINTS.sft, examples=512, init_steps=4),
+            ppo=replace(_POINTS.ppo, episodes=16),
+            evaluation=replace(
+                _POINTS.evaluation,
+                episodes_end=32,
+                episodes_curve=16,
+                episodes_greedy=16,
+                episodes_sensitivity=16,
+                temperatures=(0.0, 1.0),
+                attempts_grid=(1, 5),
+            ),
+        ),
+        replace(
+            _NAVIGATION,
+            profile="smoke",
+            fork_flops=2e11,
+            checkpoints=2,
+            sft=replace(_NAVIGATION.sft, examples=256, batch_size=8, init_steps=4),
+            ppo=replace(_NAVIGATION.ppo, episodes=4),
+            evaluation=replace(_NAVIGATION.evaluation, episodes_end=8, episodes_curve=6, episodes_greedy=6),
+        ),
     ),
     attempts=(1, 5),
 )

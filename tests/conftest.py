@@ -12,10 +12,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """The tokenizer of the text foundation model, from a smaller sample of the curriculum."""
-    from sftrl_lib.models.tokenizer import foundation_tokenizer
+    """The tokenizer of the text foundation model, from a smaller sample of its curricula."""
+    from sftrl_lib.models.foundation import FoundationConfig, foundation_tokenizer
 
-    return foundation_tokenizer(documents=1_000)
+    return foundation_tokenizer(FoundationConfig(tasks=("general_points", "navigation")), documents=2_000)
 
 
 @pytest.fixture

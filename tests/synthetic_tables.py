@@ -1,9 +1,12 @@
 """Tables and transcripts that look like a run's, made from formulas for tests; never written to results/."""
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 
-from sftrl_lib.analysis.tables import COLUMNS, validate
+import sftrl_lib  # noqa: F401  registers the environments
+from sftrl_lib.analysis.tables import COLUMNS, ends, validate
+from sftrl_lib.virl import expert_response
 
 TASKS = {
     "GP-L": ("general_points", "text", "success"),
@@ -23,6 +26,27 @@ RATES = {
     ("sft", "rule_ood", "recognition"): (0.60, 0.02),
     ("rl", "id", "recognition"): (0.93, 0.99),
     ("rl", "rule_ood", "recognition"): (0.60, 0.85),
+    ("sft", "rule_ood", "training_rule"): (0.20, 0.95),
+    ("rl", "rule_ood", "training_rule"): (0.20, 0.08),
+}
+# The same for navigation: per-step accuracy, whole routes, and the mechanism.
+ROUTE_RATES = {
+    ("sft", "id", "step_accuracy"): (0.86, 0.99),
+    ("sft", "heldout", "step_accuracy"): (0.85, 0.98),
+    ("sft", "rule_ood", "step_accuracy"): (0.72, 0.03),
+    ("rl", "id", "step_accuracy"): (0.86, 0.96),
+    ("rl", "heldout", "step_accuracy"): (0.85, 0.95),
+    ("rl", "rule_ood", "step_accuracy"): (0.72, 0.90),
+    ("sft", "id", "success"): (0.50, 0.95),
+    ("sft", "rule_ood", "success"): (0.35, 0.02),
+    ("rl", "id", "success"): (0.50, 0.86),
+    ("rl", "rule_ood", "success"): (0.35, 0.74),
+    ("sft", "id", "legal_action"): (0.98, 1.0),
+    ("sft", "rule_ood", "legal_action"): (0.80, 0.30),
+    ("rl", "id", "legal_action"): (0.98, 1.0),
+    ("rl", "rule_ood", "legal_action"): (0.80, 0.97),
+    ("sft", "rule_ood", "training_rule"): (0.30, 0.96),
+    ("rl", "rule_ood", "training_rule"): (0.30, 0.04),
 }
 INIT_FLOPS, END_FLOPS = 3e12, 6.2e13
 
@@ -36,11 +60,9 @@ def main_table(variants=("GP-L",), seeds=(0, 1, 2), steps=8, noise=0.01, curve_n
         return float(np.round(np.clip(rate + noise * random.standard_normal(), 0, 1) * n) / n)
 
     for variant in variants:
-        task, modality, metric_name = TASKS[variant]
-        for (method, split, metric), (start, end) in RATES.items():
-            metric = metric_name if metric == "success" else metric
-            if metric == "recognition" and task == "navigation":
-                continue
+        task, modality, _ = TASKS[variant]
+        rates = RATES if task == "general_points" else ROUTE_RATES
+        for (method, split, metric), (start, end) in rates.items():
             for seed in seeds:
                 if method == "rl":
                     where = (task, modality, "init", "main", "sampled", seed, 0, INIT_FLOPS, split, metric)
@@ -102,6 +124,15 @@ def everything(seeds=(0, 1, 2)):
     return validate(pd.concat([main, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True))
 
 
+def with_protocols(table):
+    """The table with its end points once more, decoded greedily and with a single attempt."""
+    last = ends(table)
+    last = last[last["metric"].isin(["success", "step_accuracy"])]
+    factors = {"greedy": 0.9, "single": 0.6}
+    more = [last.assign(setting=name, value=factor * last["value"]) for name, factor in factors.items()]
+    return validate(pd.concat([table, *more], ignore_index=True))
+
+
 def failing_transcript(output="import itertools\n\ndef solve(cards):\n    return $24$\n" * 4):
     """An episode of RL without SFT that never answers correctly."""
     prompt = "[Task Description] You are an expert 24 points card game player. " * 12 + "\nCards: 2, J, 3, K"
@@ -113,3 +144,58 @@ def failing_transcript(output="import itertools\n\ndef solve(cards):\n    return
         "setting": "lr=0.0002", "seed": 0, "step": 40, "split": "rule_ood", "episode": 3,
         "cards": ["2", "J", "3", "K"], "numbers": [2, 11, 3, 13], "turns": turns,
     }  # fmt: skip
+
+
+def points_transcript(split="rule_ood", method="rl", **changes):
+    """An episode of GP-L in which the second attempt is right, as today's pipeline writes it."""
+    options = {"rule": "distinct"} if split == "rule_ood" else {}
+    env = gym.make("sftrl/GeneralPoints-v0", **options)
+    observation, info = env.reset(options={"hand": ["Q", "7", "8", "A"]})
+    numbers = list(info["numbers"])
+    answers = ("(12+7)+8-2=24", "12*(8-7+1)=24") if split == "rule_ood" else ("10+7+8+1=24", "10+7+8-1=24")
+    turns, asked = [], observation["messages"][0]["content"]
+    for formula in answers:
+        output = f'{{\n  "cards": {info["cards"]},\n  "number": {numbers},\n  "formula": "{formula}",\n}}'
+        observation, reward, *_, info = env.step(output)
+        turns.append({"prompt": asked, "output": output, "outcome": info["outcome"], "reward": reward})
+        asked = info["feedback"]
+    key = {"task": "general_points", "modality": "text", "method": method, "experiment": "main", "setting": "sampled",
+           "seed": 0, "step": 40, "split": split, "episode": 0}  # fmt: skip
+    return key | {"cards": list(info["cards"]), "numbers": numbers, "success": True, "turns": turns} | changes
+
+
+def route_transcript(split="rule_ood", method="rl", route=3, wrong=(1,), stuck=(), seed=0, **changes):
+    """A played episode of V-IRL-L: at the positions `wrong` the first attempt is wrong, at `stuck` every one.
+
+    A wrong answer to a turn is the other action space's, to anything else a stop or a step too many.
+    """
+    city, actions = ("nyc:heldout" if split == "heldout" else "nyc"), "relative" if split == "rule_ood" else "absolute"
+    env = gym.make("sftrl/Navigation-v0", actions=actions, routes=city)
+    observation, info = env.reset(seed=seed, options={"route": route})
+    rail, turns, done, retry = info["rail"], [], False, False
+    while not done:
+        position, expert = info["position"], info["expert_action"]
+        point, said = rail.points[position], expert
+        if position in stuck or (position in wrong and not retry):
+            other = point.action("absolute" if actions == "relative" else "relative")
+            said = other if other != expert else "forward()" if expert == "stop()" else "stop()"
+        output = expert_response(point.observation, point.instruction, said)
+        asked = observation["messages"][-1]["content"]
+        observation, reward, terminated, truncated, info = env.step(output)
+        turns.append({"prompt": asked, "output": output, "outcome": info["outcome"], "reward": reward,
+                      "feedback": info["feedback"], "position": position, "expert_action": expert})  # fmt: skip
+        done, retry = terminated or truncated, info["outcome"] != "correct"
+    key = {"task": "navigation", "modality": "text", "method": method, "experiment": "main", "setting": "sampled",
+           "seed": 0, "step": 40, "split": split, "episode": 0}  # fmt: skip
+    path = [list(point.geocode) for point in rail.points]
+    return key | {"success": info["success"], "city": city, "actions": actions, "route": route,
+                  "instructions": list(rail.instructions), "path": path, "turns": turns} | changes  # fmt: skip
+
+
+def example_transcripts():
+    """One transcript for every figure that shows one."""
+    seen = {"modality": "image"}
+    return [
+        failing_transcript(), points_transcript(), points_transcript("id", **seen), route_transcript(),
+        route_transcript(**seen), route_transcript(method="sft", wrong=(), stuck=(1,)),
+    ]  # fmt: skip

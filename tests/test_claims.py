@@ -114,6 +114,35 @@ def test_one_failing_variant_fails_the_claim_and_is_the_one_reported():
     assert found[3]["effect"] == pytest.approx(-0.3)
 
 
+def test_routes_count_by_their_steps_not_by_their_ends():
+    table = tables.validate(main_table(("GP-L", "V-IRL-L")))
+    found = verdicts(change(table, 0.5, task="navigation", metric="success"))
+    for number in (1, 2, 3, 4, 5):
+        assert found[number]["verdict"] == "reproduced", found[number]
+        routes = [part["what"] for part in found[number]["parts"] if part["what"].startswith("V-IRL-L")]
+        assert routes and all("step accuracy" in what or "training rule" in what for what in routes)
+    only = verdicts(table[table["task"] == "navigation"])
+    assert [only[number]["verdict"] for number in (1, 2, 3, 4, 5)] == ["reproduced"] * 5
+    for number in (10, 11, 12, 13, 14, 17, 18, 19):  # of GP-L or V-IRL-VL alone
+        assert only[number]["verdict"] == "not_run"
+
+
+def test_routes_without_the_metric_are_not_run_rather_than_guessed():
+    table = tables.validate(main_table(("GP-L", "V-IRL-L")))
+    bare = table[~((table["task"] == "navigation") & table["metric"].isin(["step_accuracy", "training_rule"]))]
+    found = verdicts(bare)
+    for number in (1, 2, 3, 4, 5):
+        assert "Covers GP-L (not run: V-IRL-L" in found[number]["note"]
+
+
+def test_the_old_rule_shows_in_recognition_where_it_is_not_measured_itself():
+    table = tables.validate(main_table())
+    found = verdicts(table[table["metric"] != "training_rule"])
+    assert found[5]["verdict"] == "reproduced"
+    assert len(found[5]["parts"]) == 2
+    assert len(verdicts(table)[5]["parts"]) == 1
+
+
 def test_recognition_claims_of_gp_vl():
     frame = tables.validate(main_table(("GP-VL",)))
     rise = {"rl": 0.99, "sft": 0.4}

@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from sftrl_lib.models.curriculum import document, training_hands
+from sftrl_lib.models.points_curriculum import document, training_hands
 from sftrl_lib.points import card_numbers, deal, is_heldout, is_solvable
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, task_prompt
 

@@ -8,11 +8,12 @@ import torch
 from tiny_models import tiny_policy
 
 from sftrl_lib import paths
-from sftrl_lib.analysis import evaluation, measurements, tables
-from sftrl_lib.analysis.evaluation import SPLITS, Protocol, measure, play, protocol, transcript
+from sftrl_lib.analysis import measurements, tables
+from sftrl_lib.analysis.evaluation import Protocol, measure, play, protocol, transcript, within
 from sftrl_lib.points import card_numbers, is_heldout, solve
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, response
 from sftrl_lib.profiles import SMOKE, EvaluationConfig
+from sftrl_lib.tasks import GP_L
 from sftrl_lib.training.branches import branch_folder, init_folder
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.rollout import Attempt, Conversation, Episode
@@ -31,16 +32,18 @@ def hands(episodes):
 def test_all_checkpoints_of_a_seed_meet_the_same_hands(tokenizer):
     """Whatever the model, the number of attempts, the temperature or the batch size."""
     first, other = tiny_policy(tokenizer), tiny_policy(tokenizer, seed=2)
-    met = hands(play(first, "rule_ood", FEW, 0))
-    assert met == hands(play(other, "rule_ood", FEW, 0))
-    assert met == hands(play(first, "rule_ood", replace(FEW, attempts=1, temperature=0.0, batch_size=7), 0))
-    assert met[:10] == hands(play(first, "rule_ood", replace(FEW, episodes=10), 0)), "a curve's hands begin the end's"
-    assert met != hands(play(first, "rule_ood", FEW, 1))
+    met = hands(play(first, GP_L, "rule_ood", FEW, 0))
+    assert met == hands(play(other, GP_L, "rule_ood", FEW, 0))
+    assert met == hands(play(first, GP_L, "rule_ood", replace(FEW, attempts=1, temperature=0.0, batch_size=7), 0))
+    curve = hands(play(first, GP_L, "rule_ood", replace(FEW, episodes=10), 0))
+    assert met[:10] == curve, "a curve's hands begin the end's"
+    assert met != hands(play(first, GP_L, "rule_ood", FEW, 1))
     assert len(set(met)) > 35
 
 
 def test_splits_obey_their_rules(policy):
-    seen = {split: play(policy, split, replace(FEW, attempts=1, episodes=100, max_new_tokens=1), 3) for split in SPLITS}
+    brief = replace(FEW, attempts=1, episodes=100, max_new_tokens=1)
+    seen = {split: play(policy, GP_L, split, brief, 3) for split in GP_L.splits}
     rules = {"id": "ten", "heldout": "ten", "rule_ood": "distinct"}
     for split, episodes in seen.items():
         for episode in episodes:
@@ -56,13 +59,13 @@ def test_splits_obey_their_rules(policy):
 
 
 def test_same_seed_same_episodes(policy):
-    first, again = (play(policy, "id", FEW, 5) for _ in range(2))
+    first, again = (play(policy, GP_L, "id", FEW, 5) for _ in range(2))
     assert [e.conversations[0].ids for e in first] == [e.conversations[0].ids for e in again]
 
 
 def test_an_unknown_split(policy):
     with pytest.raises(ValueError, match="'ood'.*id, heldout, rule_ood"):
-        play(policy, "ood", FEW, 0)
+        play(policy, GP_L, "ood", FEW, 0)
 
 
 def test_the_protocol():
@@ -92,7 +95,7 @@ def test_metrics_by_hand():
         episode((response(CARDS[::-1], NUMBERS[::-1], "13+4"), "wrong_numbers"), (RIGHT, "wrong_value")),
         episode(('"number": [4, 3, 2, 13]', "illegal")),  # reads the numbers, lacks the format
     ]
-    assert measure(episodes) == {
+    assert measure(GP_L, "rule_ood", episodes) == {
         "success": (2 / 5, 5), "first_attempt": (1 / 5, 5), "recognition": (3 / 5, 5), "format": (4 / 5, 5),
         "training_rule": (2 / 5, 5),
     }  # fmt: skip
@@ -101,19 +104,20 @@ def test_metrics_by_hand():
 def test_recognition_is_of_the_multiset():
     shown = ([13, 2, 3, 4], True), ([4, 3, 2], False), ([4, 4, 3, 2, 13], False), ([4, 3, 3, 13], False)
     for numbers, recognised in shown:
-        found = measure([episode((response(CARDS, numbers, "1"), "wrong_numbers"))])
+        found = measure(GP_L, "rule_ood", [episode((response(CARDS, numbers, "1"), "wrong_numbers"))])
         assert found["recognition"] == (float(recognised), 1)
 
 
 def test_within_attempts():
     wrong, right = ("", "illegal"), ("", "correct")
-    episodes = [episode(right), episode(wrong, right), episode(wrong, wrong, right), episode(wrong, wrong, wrong)]
-    assert [measurements._within(episodes, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 0.75]
+    solved = [episode(*[wrong] * k, right, terminated=True) for k in range(3)]
+    episodes = [*solved, episode(wrong, wrong, wrong)]
+    assert [within(episodes, k) for k in (1, 2, 3, 4)] == [(0.25, 4), (0.5, 4), (0.75, 4), (0.75, 4)]
 
 
 def test_a_transcript_shows_what_was_said(policy):
-    [played] = play(policy, "id", replace(FEW, episodes=1, attempts=3), 0)
-    shown = transcript(played, policy, 6)
+    [played] = play(policy, GP_L, "id", replace(FEW, episodes=1, attempts=3), 0)
+    shown = transcript(GP_L, "id", played, policy, 6)
     assert (shown["episode"], shown["cards"], shown["success"]) == (6, played.info["cards"], False)
     assert [turn["output"] for turn in shown["turns"]] == [a.text for a in played.attempts]
     assert shown["turns"][0]["prompt"].startswith("[Task Description]")
@@ -122,10 +126,11 @@ def test_a_transcript_shows_what_was_said(policy):
 
 # Keeping and resuming
 
-TINY_PROFILE = replace(
-    SMOKE,
+POINTS = SMOKE.study("general_points")
+TINY = replace(
+    POINTS,
     evaluation=replace(
-        SMOKE.evaluation, episodes_end=6, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=2,
+        POINTS.evaluation, episodes_end=6, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=2,
         temperatures=(0.0, 1.0), attempts_grid=(1, 3),
     ),
 )  # fmt: skip
@@ -135,9 +140,9 @@ TINY_PROFILE = replace(
 def home(tmp_path, monkeypatch, policy):
     """Init, and two snapshots each of SFT and RL, of random models."""
     monkeypatch.setattr(paths, "HOME", tmp_path)
-    runs = {init_folder(TINY_PROFILE, 0): (0,)}
+    runs = {init_folder(TINY, 0): (0,)}
     for method in ("sft", "rl"):
-        runs[branch_folder(TINY_PROFILE, method, "main", "", 0)] = (3, 6)
+        runs[branch_folder(TINY, method, "main", "", 0)] = (3, 6)
     for folder, steps in runs.items():
         for step in steps:
             write_snapshot(policy, folder, step, Compute(100, 10, 20 * step))
@@ -149,11 +154,11 @@ def played(monkeypatch):
     """Counts the calls of `play`; raises at the call whose number is put into ``dies_at``."""
     calls = []
 
-    def counted(policy, split, how, seed, description=""):
+    def counted(policy, task, split, how, seed, description=""):
         if len(calls) == counted.dies_at:
             raise KeyboardInterrupt
         calls.append((split, how))
-        return play(policy, split, how, seed, description)
+        return play(policy, task, split, how, seed, description)
 
     counted.dies_at, counted.calls = -1, calls
     monkeypatch.setattr(measurements, "play", counted)
@@ -161,9 +166,9 @@ def played(monkeypatch):
 
 
 def everything():
-    frames = [measurements.evaluate_init(TINY_PROFILE, 0)]
-    frames += [measurements.evaluate_branch(TINY_PROFILE, method, "main", "", 0) for method in ("sft", "rl")]
-    return pd.concat([*frames, measurements.evaluate_sensitivity(TINY_PROFILE, 0)])
+    frames = [measurements.evaluate_init(TINY, 0)]
+    frames += [measurements.evaluate_branch(TINY, method, "main", "", 0) for method in ("sft", "rl")]
+    return pd.concat([*frames, measurements.evaluate_sensitivity(TINY, 0)])
 
 
 def written(home):
@@ -178,10 +183,10 @@ def test_the_cells_that_are_tested(home, played):
         ("init", "sampled"): [0], ("sft", "sampled"): [3, 6], ("rl", "sampled"): [3, 6],
         **{(m, s): [0 if m == "init" else 6] for m in ("init", "sft", "rl") for s in ("greedy", "single")},
     }  # fmt: skip
-    assert set(main.split) == set(SPLITS)
+    assert set(main.split) == set(GP_L.splits)
     greedy = main.setting == "greedy"
     assert set(main[main.step == 3].n) == {4} and set(main[(main.step != 3) & ~greedy].n) == {6}
-    assert set(main[greedy].n) == {TINY_PROFILE.evaluation.episodes_greedy}
+    assert set(main[greedy].n) == {TINY.evaluation.episodes_greedy}
     assert set(main[main.step == 6].train_flops) == {6 * 100 * (10 + 120)}
     grid = frame[frame.experiment == "sensitivity"]
     assert set(grid.setting) == {f"temperature={t};attempts={k}" for t in (0, 1) for k in (1, 3)}
@@ -191,9 +196,9 @@ def test_the_cells_that_are_tested(home, played):
 
 
 def test_an_ablation_is_tested_with_five_attempts(home, played, policy):
-    folder = branch_folder(TINY_PROFILE, "rl", "attempts", "attempts=1", 0)
+    folder = branch_folder(TINY, "rl", "attempts", "attempts=1", 0)
     write_snapshot(policy, folder, 2, Compute(100))
-    frame = measurements.evaluate_branch(TINY_PROFILE, "rl", "attempts", "attempts=1", 0)
+    frame = measurements.evaluate_branch(TINY, "rl", "attempts", "attempts=1", 0)
     assert set(frame.setting) == {"attempts=1"} and set(frame.split) == {"id", "rule_ood"}
     assert {how.attempts for _, how in played.calls} == {5}
 
@@ -218,24 +223,47 @@ def test_an_interrupted_evaluation_goes_on(home, played):
 
 
 def test_transcripts_of_ends_are_kept(home):
-    frame = measurements.evaluate_branch(TINY_PROFILE, "sft", "main", "", 0)
-    records = tables._transcripts(branch_folder(TINY_PROFILE, "sft", "main", "", 0) / "transcripts.jsonl")
+    frame = measurements.evaluate_branch(TINY, "sft", "main", "", 0)
+    records = tables._transcripts(branch_folder(TINY, "sft", "main", "", 0) / "transcripts.jsonl")
     assert {r["step"] for r in records} == {6}
-    assert {s: sum(r["split"] == s for r in records) for s in SPLITS} == dict.fromkeys(SPLITS, 4)
+    assert {s: sum(r["split"] == s for r in records) for s in GP_L.splits} == measurements.KEPT_TRANSCRIPTS
     assert len(frame)
 
 
+def test_an_end_shows_a_success_and_a_failure():
+    """Among the first episodes, where there are any of either."""
+    wrong, right = episode(("", "illegal")), episode(("", "correct"), terminated=True)
+    assert measurements.kept([wrong] * 5 + [right], 4) == [0, 1, 2, 5]
+    assert measurements.kept([right, right, right, wrong], 2) == [0, 3]
+    assert measurements.kept([right] * 5, 4) == [0, 1, 2, 3] and measurements.kept([wrong], 4) == [0]
+
+
+def test_a_finished_evaluation_loads_no_model(home, monkeypatch):
+    everything()
+    monkeypatch.setattr(measurements, "load_policy", lambda *args: pytest.fail("loaded a model"))
+    everything()
+
+
+def test_models_are_loaded_in_the_studys_precision(home, monkeypatch):
+    loaded, original = [], measurements.load_policy
+    monkeypatch.setattr(measurements, "load_policy", lambda *args: loaded.append(args[1]) or original(*args))
+    measurements.evaluate_init(replace(TINY, dtype="bfloat16"), 0)
+    assert loaded == ["bfloat16"]
+
+
 def test_missing_models_are_named(tmp_path, monkeypatch):
+    """And nothing is left behind that would look like a run."""
     monkeypatch.setattr(paths, "HOME", tmp_path)
     for evaluate in (
-        lambda: measurements.evaluate_init(TINY_PROFILE, 0),
-        lambda: measurements.evaluate_branch(TINY_PROFILE, "rl", "main", "", 0),
-        lambda: measurements.evaluate_sensitivity(TINY_PROFILE, 0),
+        lambda: measurements.evaluate_init(TINY, 0),
+        lambda: measurements.evaluate_branch(TINY, "rl", "main", "", 0),
+        lambda: measurements.evaluate_sensitivity(TINY, 0),
     ):
         with pytest.raises(ValueError, match="holds no"):
             evaluate()
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_critic_is_not_needed(tokenizer):
-    assert len(play(tiny_policy(tokenizer, critic=False), "id", replace(FEW, episodes=3), 0)) == 3
-    assert torch.is_grad_enabled() and evaluation.SPLITS["id"] == {"rule": "ten", "hands": "train"}
+    assert len(play(tiny_policy(tokenizer, critic=False), GP_L, "id", replace(FEW, episodes=3), 0)) == 3
+    assert torch.is_grad_enabled()

@@ -4,23 +4,47 @@ import json
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from synthetic_tables import END_FLOPS, TASKS, everything, failing_transcript, main_table
+from synthetic_tables import (
+    END_FLOPS,
+    TASKS,
+    everything,
+    example_transcripts,
+    failing_transcript,
+    main_table,
+    points_transcript,
+    route_transcript,
+    with_protocols,
+)
 
 from sftrl_lib import paths
-from sftrl_lib.analysis import figures, published, statistics, tables
+from sftrl_lib.analysis import figures, page, published, statistics, tables, transcripts
 from sftrl_lib.analysis.style import COLORS, NothingToDraw, Tables, save_figure
 
 
 @pytest.fixture(scope="module")
 def full():
-    return Tables("laptop", everything(), [failing_transcript()])
+    """GP-L's tables, and a transcript for every figure that shows one."""
+    return Tables("laptop", everything(), example_transcripts())
 
 
 @pytest.fixture(scope="module")
 def drawn(full):
-    return {number: function(full) for number, function in figures.FIGURES.items()}
+    return {number: function(full) for number, function in figures.FIGURES.items() if number != 1}
+
+
+@pytest.fixture(scope="module")
+def both():
+    routes = with_protocols(tables.validate(main_table(("V-IRL-L",), steps=4)))
+    return Tables("laptop", tables.validate(pd.concat([everything(), routes], ignore_index=True)))
+
+
+@pytest.fixture(scope="module")
+def drawn_both(both):
+    names = (1, 5, 6, "mechanism", "headline", "protocols")
+    return {number: figures.FIGURES[number](both) for number in names}
 
 
 def line(axes, label):
@@ -31,8 +55,13 @@ def texts(figure):
     return " ".join(text.get_text().replace("\n", " ") for text in figure.findobj(mpl.text.Text))
 
 
-def test_every_figure_says_profile_seeds_n_and_confidence(drawn):
-    for number, drawing in drawn.items():
+def shown(figure):
+    return [axes for axes in figure.axes if axes.get_visible()]
+
+
+def test_every_figure_says_profile_seeds_n_and_confidence(drawn, drawn_both):
+    assert set(drawn) | set(drawn_both) == set(figures.FIGURES)
+    for number, drawing in [*drawn.items(), *drawn_both.items()]:
         header = texts(drawing.figure)
         for needed in ("profile laptop", "seed", "n = ", "95%"):
             assert needed in header, (number, needed)
@@ -75,7 +104,7 @@ def test_columns_appear_with_the_rows_of_a_variant():
     four = Tables("laptop", tables.validate(main_table(tuple(TASKS), steps=3)))
     assert len(figures.FIGURES[5](four).figure.axes) == 8
     assert len([axes for axes in figures.FIGURES[6](four).figure.axes if axes.get_visible()]) == 4
-    assert len(figures.FIGURES["mechanism"](four).figure.axes) == 4
+    assert len(shown(figures.FIGURES["mechanism"](four).figure)) == 8
     assert {item["variant"] for item in figures.FIGURES[6](four).data["series"]} == set(TASKS)
 
 
@@ -135,9 +164,9 @@ def test_sensitivity_cells(full, drawn):
 
 
 def test_transcript_is_drawn_as_plain_text(full, drawn):
-    shown = [text for text in drawn[20].figure.axes[0].texts]
-    assert any(text.get_text() == "    return $24$" for text in shown)
-    assert not any(text.get_parse_math() for text in shown if "$" in text.get_text())
+    said = [text for text in drawn[20].figure.axes[0].texts]
+    assert any(text.get_text() == "    return $24$" for text in said)
+    assert not any(text.get_parse_math() for text in said if "$" in text.get_text())
     assert "\x00" not in texts(drawn[20].figure)
     hostile = ["", "\x00\x1b[31m" * 50, "$\\frac{", "九" * 500, "a" * 2_000_000, "\ud800", "\n" * 9999]
     for output in hostile:
@@ -157,7 +186,7 @@ def test_one_seed_and_missing_branches_still_draw():
     assert {item["method"] for item in figures.FIGURES[6](only_rl).data["series"]} == {"init", "rl"}
     no_init = Tables("laptop", table[table["method"] == "rl"])
     assert len(line(figures.FIGURES[5](no_init).figure.axes[1], "rl -").get_xdata()) == 2
-    with pytest.raises(NothingToDraw, match="init, sft and rl"):
+    with pytest.raises(NothingToDraw, match="for init, sft and rl"):
         figures.FIGURES["headline"](only_rl)
 
 
@@ -185,8 +214,153 @@ def test_draw_all_writes_what_it_can_and_says_why_not(tmp_path, monkeypatch, cap
     assert "written  figures/smoke/mechanism" in said
     assert "skipped  fig10: it needs rows of experiment 'attempts'" in said
     assert sorted(file.suffix for file in paths.figures("smoke").iterdir()) == [".json", ".pdf", ".png"]
-    with pytest.raises(ValueError, match="There is no figure 99; the figures are 5, 6, 9"):
+    with pytest.raises(ValueError, match="There is no figure 99; the figures are 1, 4, 5"):
         figures.draw(99, "smoke")
+
+
+def test_fig_1_is_ours_beside_the_papers_four_curves(both, drawn_both):
+    ours, theirs = drawn_both[1].figure.axes
+    for method in ("sft", "rl"):
+        rows = tables.select(both.metrics, task="navigation", method=method, metric="success", split="id",
+                             setting="sampled")  # fmt: skip
+        dashed = next(item for item in ours.lines if item.is_dashed() and to_hex(item.get_color()) == COLORS[method])
+        assert dashed.get_ydata()[1:] == pytest.approx(100 * rows.groupby("step")["value"].mean().to_numpy())
+        for split in ("id", "rule_ood"):
+            paper = line(theirs, f"paper {method} {split}")
+            assert paper.get_markerfacecolor() == "white" and paper.is_dashed() == (split == "id")
+            assert list(zip(*paper.get_data(), strict=True)) == published.FIG01[method][split]
+    assert len(ours.collections) >= 4  # a band around every curve
+    assert {(item["method"], item["split"]) for item in drawn_both[1].data["series"]} == {
+        (method, split) for method in ("sft", "rl") for split in ("id", "rule_ood")
+    }
+
+
+def test_two_tasks_stand_side_by_side_each_in_its_own_metric(drawn_both):
+    assert len(drawn_both[5].figure.axes) == 4
+    for number in (5, 6, "headline", "protocols"):
+        metrics = {(item["variant"], item.get("metric")) for item in drawn_both[number].data["series"]}
+        assert {variant for variant, _ in metrics} == {"GP-L", "V-IRL-L"}
+        assert {axes.get_ylabel() for axes in shown(drawn_both[number].figure)} - {""} == {
+            "success rate (%)", "per-step accuracy (%)",
+        }  # fmt: skip
+    assert len(shown(drawn_both["headline"].figure)) == 6
+    assert "GeneralPoints and street navigation" in texts(drawn_both["headline"].figure)
+    assert "held-out hands and routes (dashed)" in texts(drawn_both[5].figure)
+    assert "n = 300–1,000 episodes per" in texts(drawn_both[5].figure)
+    assert "V-IRL-L · held-out routes" in texts(drawn_both["protocols"].figure)
+    routes = tables.validate(main_table(("V-IRL-L",), steps=2))
+    alone = figures.FIGURES["headline"](Tables("laptop", routes))
+    assert len(alone.figure.axes) == 3 and "held-out routes (dashed)" in texts(alone.figure)
+
+
+def test_mechanism_shows_the_stated_and_the_trained_rule(both, drawn, drawn_both):
+    four = drawn_both["mechanism"].figure.axes
+    assert [axes.get_title(loc="left") for axes in four] == [
+        "GP-L · numbers by the stated rule", "GP-L · numbers by the training rule",
+        "V-IRL-L · actions that the prompt offers", "V-IRL-L · directions of the training rule",
+    ]  # fmt: skip
+    rows = tables.select(both.metrics, task="navigation", method="sft", metric="training_rule")
+    means = 100 * rows.groupby("step")["value"].mean()
+    assert line(four[3], "sft -").get_ydata()[1:] == pytest.approx(means.to_numpy())
+    assert "held-out" not in texts(drawn["mechanism"].figure)  # the legend names only what is drawn
+    bare = both.metrics[both.metrics["metric"] != "training_rule"]
+    assert len(shown(figures.FIGURES["mechanism"](Tables("laptop", bare)).figure)) == 2
+
+
+def test_labels_of_bars_touch_no_other_bar(drawn, drawn_both):
+    for drawing in (drawn[6], drawn["headline"], drawn_both[6], drawn_both["headline"]):
+        drawing.figure.draw_without_rendering()
+        for axes in drawing.figure.axes:
+            bars = [bar.patches[0].get_window_extent() for bar in axes.containers]
+            for label in axes.texts if bars else ():
+                box = label.get_window_extent()
+                assert not any(box.overlaps(bar) for bar in bars), label.get_text()
+
+
+def test_titles_fit_on_their_figures(drawn, drawn_both):
+    for drawing in [*drawn.values(), *drawn_both.values()]:
+        edge = drawing.figure.bbox.width
+        assert all(text.get_window_extent().x1 < edge for text in drawing.figure.texts), drawing.data["title"]
+
+
+def page_text(drawing):
+    return "\n".join(text.get_text() for text in drawing.figure.axes[0].texts)
+
+
+def test_examples_show_an_error_its_feedback_and_the_correction(drawn):
+    for number, wrong, right in ((12, '"(12+7)+8-2=24"', '"12*(8-7+1)=24"'), (14, "(southeast)", "(right)")):
+        text = page_text(drawn[number])
+        parts = [text.index(part) for part in ("[Task Description]", wrong, "✗", "You failed this trial", right, "✓")]
+        assert parts == sorted(parts), number
+        assert "tinted: the rule" in texts(drawn[number].figure)
+    assert "x∈['left', 'right'" in page_text(drawn[14])
+    assert {drawn[number].data["series"][0]["modality"] for number in (11, 13)} == {"image"}
+
+
+def test_examples_prefer_a_correction_to_a_plain_success():
+    plain = route_transcript(wrong=(), episode=0)
+    mended = route_transcript("id", method="init", episode=1)
+    data = figures.FIGURES[14](Tables("laptop", None, [plain, mended])).data
+    assert data["series"][0]["episode"] == 1 and len(data["series"][0]["turns"]) == 2
+    alone = figures.FIGURES[14](Tables("laptop", None, [plain]))
+    assert "answer" in page_text(alone) and "attempt" not in page_text(alone)
+
+
+def test_over_trained_sft_is_shown_with_its_heading(drawn):
+    text = page_text(drawn[21])
+    assert "turn_direction(southeast)" in text and "'slightly right'" in text
+    words = drawn[21].data["series"][0]["turns"]
+    assert [turn["outcome"] for turn in words] == ["illegal", "illegal"]
+    none = [route_transcript(), route_transcript("id", method="sft", wrong=(), stuck=(1,))]
+    with pytest.raises(NothingToDraw, match="absolute heading"):
+        figures.FIGURES[21](Tables("laptop", None, none))
+
+
+def test_marks_lie_behind_their_words_across_line_ends():
+    lines = page.wrapped("see: " + "x" * 8 + " 'slightly left', 'right'", transcripts.OFFERED, width=24)
+    found = [line.text[start:end] for line in lines for start, end in line.marks]
+    assert found == ["'slightly", "left'", "'right'"]
+
+
+def test_the_map_shows_path_landmarks_and_actions(drawn):
+    episode = drawn[4].data["series"][0]
+    assert episode["route"] == 3 and episode["success"]
+    words = texts(drawn[4].figure)
+    for needed in ("Crescent Shoes", "Olive Dragon Gallery", "1. First, turn slightly right", "✗ turn_direction",
+                   "✓ turn_direction(right)", "✓ forward() × 2", "✓ stop()", "100 m"):  # fmt: skip
+        assert needed in words, needed
+    axes = drawn[4].figure.axes[0]
+    assert len(line(axes, "positions").get_xdata()) == len(episode["path"])
+    x, y = line(axes, "walked").get_data()
+    assert np.hypot(x[1] - x[0], y[1] - y[0]) == pytest.approx(224, abs=3)  # metres
+
+
+def test_the_map_of_a_failure_keeps_the_rest_of_the_route_apart():
+    failed = route_transcript(method="sft", wrong=(), stuck=(1,))
+    axes = figures.FIGURES[4](Tables("laptop", None, [failed])).figure.axes[0]
+    assert len(line(axes, "walked").get_xdata()) == 2
+    assert len(line(axes, "not reached").get_xdata()) == len(failed["path"]) - 1
+
+
+def test_maps_need_a_known_city_and_its_own_route():
+    elsewhere = [route_transcript() | change for change in ({"city": "atlantis"}, {"route": 10**6}, {"route": 4})]
+    with pytest.raises(NothingToDraw, match="generated city"):
+        figures.FIGURES[4](Tables("laptop", None, elsewhere))
+
+
+@pytest.mark.parametrize("output", ["", "\x00\x1b[31m" * 50, "$\\frac{", "九" * 500, "a" * 2_000_000, "\ud800"])
+def test_hostile_answers_are_drawn_everywhere(output):
+    route, hand = route_transcript(), points_transcript()
+    for record in (route, hand):
+        record["turns"] = [turn | {"output": output, "outcome": "illegal"} for turn in record["turns"]]
+    old = route_transcript(method="sft", wrong=(), stuck=(1,))
+    for turn in old["turns"]:
+        turn["output"] += output
+    hostile = Tables("laptop", None, [route, hand, old])
+    for number in (4, 12, 14, 21):
+        drawing = figures.FIGURES[number](hostile)
+        drawing.png(dpi=20)
+        assert "\x1b" not in texts(drawing.figure)
 
 
 def test_no_open_pyplot_figures(drawn):

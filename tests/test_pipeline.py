@@ -17,6 +17,7 @@ from sftrl_lib.pipeline import Run, runs
 from sftrl_lib.profiles import LAPTOP, SMOKE
 
 PROFILE = replace(LAPTOP, seeds=(0, 1, 2), ablation_seeds=(0,), attempts=(1, 5, 10), no_init_lrs=(2e-4, 1e-3))
+TASKS = ("gp-l", "virl-l")
 
 
 @pytest.fixture
@@ -52,29 +53,57 @@ def test_runs_are_unique_and_come_after_what_they_need():
 def test_runs_cover_the_main_comparison_and_each_ablation_once():
     training = {run.name: run.parameters for run in runs(PROFILE) if run.notebook == "05_train.ipynb"}
     assert set(training) == {
-        *(f"05_train-{method}-main-s{seed}" for method in ("rl", "sft") for seed in (0, 1, 2)),
-        "05_train-rl-attempts-1-s0",  # 5 attempts are the main comparison's
-        "05_train-rl-attempts-10-s0",
-        "05_train-rl_no_init-lr0.0002-s0",
-        "05_train-rl_no_init-lr0.001-s0",
-        "05_train-sft_suboptimal-s0",
+        *(f"05_train-{task}-{method}-main-s{seed}" for task in TASKS for method in ("rl", "sft") for seed in (0, 1, 2)),
+        "05_train-gp-l-rl-attempts-1-s0",  # 5 attempts are the main comparison's
+        "05_train-gp-l-rl-attempts-10-s0",
+        "05_train-gp-l-rl_no_init-lr0.0002-s0",
+        "05_train-gp-l-rl_no_init-lr0.001-s0",
+        "05_train-gp-l-sft_suboptimal-s0",
     }
-    given = training["05_train-rl-attempts-10-s0"]
-    assert given == dict(profile="laptop", method="rl", experiment="attempts", setting="attempts=10", seed=0)
-    assert training["05_train-rl_no_init-lr0.0002-s0"]["setting"] == "lr=0.0002"
+    given = training["05_train-gp-l-rl-attempts-10-s0"]
+    varied = dict(method="rl", experiment="attempts", setting="attempts=10", seed=0)
+    assert given == dict(profile="laptop", task="general_points", modality="text", **varied)
+    assert training["05_train-virl-l-sft-main-s2"]["task"] == "navigation"
+    assert training["05_train-gp-l-rl_no_init-lr0.0002-s0"]["setting"] == "lr=0.0002"
 
 
 def test_rl_without_init_waits_for_no_init():
     needs = {run.name: run.needs for run in runs(PROFILE)}
-    assert needs["05_train-rl_no_init-lr0.001-s0"] == ("03_expert_data",)
-    assert needs["05_train-sft-main-s2"] == ("04_init-s2",)
+    assert needs["05_train-gp-l-rl_no_init-lr0.001-s0"] == ("03_expert_data-gp-l",)
+    assert needs["05_train-gp-l-sft-main-s2"] == ("04_init-gp-l-s2",)
 
 
 def test_given_seeds_replace_those_of_the_profile():
     names = {run.name for run in runs(PROFILE, (7, 8))}
-    assert {"05_train-rl-main-s7", "06_sensitivity-s8", "05_train-sft_suboptimal-s7"} <= names
+    assert {"05_train-gp-l-rl-main-s7", "06_sensitivity-gp-l-s8", "05_train-gp-l-sft_suboptimal-s7"} <= names
     assert not any(name.endswith(("s0", "s1", "s2")) for name in names)
     assert runs(PROFILE, (7, 8))[-1].parameters["seeds"] == [7, 8]
+
+
+def test_a_main_run_stands_for_a_setting_of_fig_10_only_where_it_is_measured_as_one():
+    """Seed 7 is no ablation seed of the profile, so its main RL run has no rows of that experiment."""
+    assert "05_train-gp-l-rl-attempts-5-s7" in {run.name for run in runs(PROFILE, (7,))}
+    assert "05_train-gp-l-rl-attempts-5-s0" in {run.name for run in runs(replace(PROFILE, seeds=(1,)))}
+
+
+def test_tasks_restrict_the_runs():
+    everything = {run.name for run in runs(PROFILE)}
+    names = {label: {run.name for run in runs(pipeline.choose(PROFILE, label))} for label in ("GP-L", "V-IRL-L")}
+    assert names["GP-L"] | names["V-IRL-L"] == everything
+    assert names["GP-L"] & names["V-IRL-L"] == {"00_start_here", "07_results"}
+    assert "01_navigation" in names["V-IRL-L"] and not any("gp-l" in name for name in names["V-IRL-L"])
+    for text in (None, "", "V-IRL-L, GP-L"):
+        assert pipeline.choose(PROFILE, text) == PROFILE
+    with pytest.raises(ValueError, match="no task 'GP-VL'; use some of GP-L V-IRL-L.$"):
+        pipeline.choose(PROFILE, "GP-L GP-VL")
+
+
+def test_navigation_has_the_main_comparison_alone():
+    chosen = [run for run in runs(PROFILE) if "virl-l" in run.name]
+    assert {run.parameters.get("experiment", "main") for run in chosen} == {"main"}
+    assert not any(run.notebook == "06_sensitivity.ipynb" for run in chosen)
+    [init] = {need for run in chosen if run.name == "05_train-virl-l-rl-main-s1" for need in run.needs}
+    assert init == "04_init-virl-l-s1"
 
 
 @pytest.mark.parametrize("text, seeds", [("0 1 2", (0, 1, 2)), ("3,4", (3, 4)), ("", None), (None, None)])
@@ -89,7 +118,8 @@ def test_seed_lists(text, seeds):
         (["rules", "--profile", "smoke", "--seeds", "0 one"], "'one'"),
         (["rules", "--profile", "smoke", "--seeds", "-1"], "'-1'"),
         (["rules", "--profile", "smoke", "--seeds", "1 1"], "twice"),
-        (["run", "05_train-rl-man-s0", "--profile", "smoke"], "05_train-rl-main-s0"),
+        (["rules", "--profile", "smoke", "--tasks", "GP-L V-IRL"], "'V-IRL'"),
+        (["run", "05_train-gp-l-rl-man-s0", "--profile", "smoke"], "05_train-gp-l-rl-main-s0"),
         (["run", "--profile", "smoke"], "name of a run"),
         (["rules", "--profile", "smoke"], "notebooks/03_expert_data.ipynb does not exist"),
     ],
@@ -183,7 +213,10 @@ def _alive(pid):
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-MINI = [Run("a", "a.ipynb", {}), Run("b-lr0.1", "b.ipynb", {"seed": 1}, ("a",))]
+MINI = [
+    Run("a", "a.ipynb", {}, studies=SMOKE.studies[:1]),
+    Run("b-lr0.1", "b.ipynb", {"seed": 1}, ("a",), studies=SMOKE.studies[:1]),
+]
 
 
 @pytest.fixture
@@ -218,27 +251,28 @@ def test_make_redoes_a_run_without_target_and_those_that_need_it(planned):
     assert to_make(planned) == ["a", "b-lr0.1"]
 
 
-@pytest.mark.parametrize("change", ["code", "profile", "parameters"])
+@pytest.mark.parametrize("change", ["code", "study", "parameters"])
 def test_make_redoes_a_run_whose_card_changed(planned, change):
-    profile, chosen = SMOKE, MINI
+    chosen = MINI
     if change == "code":
         write_notebook(planned, "b.ipynb", "3")
-    elif change == "profile":
-        profile = replace(SMOKE, fork_flops=1.0)
+    elif change == "study":
+        chosen = [replace(run, studies=(replace(run.studies[0], fork_flops=1.0),)) for run in MINI]
     else:
         chosen = [MINI[0], replace(MINI[1], parameters={"seed": 2})]
     _age_everything(planned)
-    pipeline.write_rules(profile, chosen)
-    assert to_make(planned) == (["a", "b-lr0.1"] if change == "profile" else ["b-lr0.1"])
+    pipeline.write_rules(SMOKE, chosen)
+    assert to_make(planned) == (["a", "b-lr0.1"] if change == "study" else ["b-lr0.1"])
 
 
-def test_prose_and_new_seeds_redo_nothing(planned):
+def test_prose_new_seeds_and_new_experiments_redo_nothing(planned):
     path = planned / "notebooks" / "b.ipynb"
     notebook = nbformat.read(path, 4)
     notebook.cells.append(nbformat.v4.new_markdown_cell("better prose"))
     nbformat.write(notebook, path)
     _age_everything(planned)
-    pipeline.write_rules(replace(SMOKE, seeds=(4, 5)), MINI)
+    fewer = [replace(run, studies=(replace(run.studies[0], experiments=("main",)),)) for run in MINI]
+    pipeline.write_rules(replace(SMOKE, seeds=(4, 5)), fewer)
     assert to_make(planned) == []
 
 

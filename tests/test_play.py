@@ -1,8 +1,13 @@
 """The GeneralPoints player: clicks and typing without a browser."""
 
 import json
+import re
+from base64 import b64decode
+from io import BytesIO
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sftrl_lib.play import Game, PointsPlayer, cards_html
 from sftrl_lib.points import card_numbers, is_solvable
@@ -140,9 +145,7 @@ def test_models_answer_the_same_hand_attempt_by_attempt():
     assert "<li>" not in player.answers["RL"].value
 
 
-@pytest.mark.parametrize(
-    "broken", [lambda messages: 1 / 0, lambda messages: None, lambda messages: messages.clear()]
-)
+@pytest.mark.parametrize("broken", [lambda messages: 1 / 0, lambda messages: None, lambda messages: messages.clear()])
 def test_a_failing_model_is_shown_not_raised(broken):
     player = PointsPlayer(players={"broken": broken, "RL": solver}, game=game())
     player.ask.click()
@@ -157,6 +160,33 @@ def test_hostile_text_in_the_box_and_on_the_page():
     assert [turn.outcome for turn in player.game.history] == ["illegal"] * 3
 
 
+def picture_in(html):
+    source = re.search(r'src="data:image/png;base64,([^"]+)"', html)[1]
+    return np.asarray(Image.open(BytesIO(b64decode(source))).convert("RGB")).astype(int)
+
+
 def test_drawn_cards():
-    drawn = cards_html(["A", "10", "K", "K"], [1, 10, 13, 13])
-    assert drawn.count("counts as 13") == 2 and all(suit in drawn for suit in "♠♥♣♦")
+    state = game()
+    drawn = cards_html(state.picture(), ["A", "10", "K", "K"], [1, 10, 13, 13])
+    assert drawn.count("counts as 13") == 2 and 'alt="Four cards: A, 10, K, K"' in drawn
+    assert abs(picture_in(drawn) - state.picture()).mean() < 2  # as drawn, but for the smaller palette
+    assert len(drawn) < 60_000
+
+
+def test_suits_switch_changes_the_picture_and_keeps_the_ranks():
+    player = PointsPlayer(game=game())
+    for suits, red in (("red", True), ("black", False)):
+        player.suits.value = suits
+        assert player.game.suits == suits and player.game.cards == HAND
+        shown = picture_in(player.cards.value)
+        assert ((shown[..., 0] - shown[..., 1:].max(axis=-1)) > 90).any() == red
+
+
+def test_three_kings_of_two_suits_are_dealt_anew():
+    state = Game(seed=0, target=23)
+    state.new_hand(["K", "K", "K", "7"])
+    state.change(state.rule, 23, "red")
+    assert state.cards != ["K", "K", "K", "7"] and state.suits == "red"
+    with pytest.raises(ValueError, match="suits='blue'"):
+        state.change(state.rule, 23, "blue")
+    assert state.suits == "red"

@@ -1,15 +1,19 @@
 """The environment: nonsense is refused, seeds decide, hands are well formed, experts win, the wrong lose."""
 
 import warnings
+from itertools import product
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import sftrl_lib  # noqa: F401  (registers the environments)
-from sftrl_lib.messages import messages_space, text_space
-from sftrl_lib.points import card_numbers, is_heldout, is_solvable, solve
+from sftrl_lib.messages import message_text, messages_space, text_space
+from sftrl_lib.points import SUITS, card_numbers, is_heldout, is_solvable, solve
+from sftrl_lib.points.cards import TIDY, Look, draw_hand
+from sftrl_lib.points.environment import GeneralPoints
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, response, task_prompt
 from sftrl_lib.points.rules import FACES
 
@@ -32,7 +36,9 @@ def hands(env, count, seed=0):
     "options, named",
     [
         ({"modality": "sound"}, "modality='sound'"),
-        ({"modality": "image"}, "not available yet"),
+        ({"image_size": (64, 128, 3)}, "image size"),
+        ({"image_size": (4, 128)}, "image size"),
+        ({"look": "dark"}, "look must be a Look, got 'dark'"),
         ({"rule": "eleven"}, "'eleven'"),
         ({"rule": (10, 10)}, "three values"),
         ({"rule": (0, 10, 10)}, "got 0"),
@@ -60,6 +66,9 @@ def test_nonsense_is_refused_and_named(options, named):
         ({"hand": ["4", "3", "2", "11"]}, "'11'"),
         ({"hand": ["A", "A", "A", "A"]}, "cannot make 24"),
         ({"cards": HAND}, "Unknown reset option 'cards'"),
+        ({"suits": ["spades"] * 4}, "goes with 'hand'"),
+        ({"hand": HAND, "suits": ["spades"] * 3}, "list of four"),
+        ({"hand": HAND, "suits": ["spades"] * 3 + ["stars"]}, "suit='stars'"),
     ],
 )
 def test_bad_hands_are_named(options, named):
@@ -73,16 +82,21 @@ def test_impossible_dealing_says_so():
 
 
 def test_check_env_is_silent():
-    for verifier in ("exact", "official"):
+    for verifier, modality in product(("exact", "official"), ("text", "image")):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            check_env(make(verifier=verifier))
+            check_env(make(verifier=verifier, modality=modality))
 
 
 def test_spaces_admit_any_text():
     assert "\0é٤\ud800" * 1000 in text_space()
     assert [{"role": "user", "content": "\0é"}] in messages_space()
     assert [{"role": "nobody", "content": ""}] not in messages_space()
+    text, picture = messages_space(), messages_space(parts=True)
+    assert text != picture and text.sample() in text and picture.sample() in picture
+    assert text.sample() not in picture and picture.sample() not in text
+    for part in ({"type": "image", "text": ""}, {"type": "text"}, {"type": "sound"}, {"type": "text", "text": 5}, "a"):
+        assert [{"role": "user", "content": [part]}] not in picture
 
 
 def test_same_seed_same_hands():
@@ -208,3 +222,97 @@ def test_an_action_that_is_no_text_is_named():
     env.reset(seed=0)
     with pytest.raises(ValueError, match="got bytes"):
         env.step(b"4*3+2+10")
+
+
+def test_the_picture_and_the_prompt_of_the_image_modality():
+    env = make(modality="image", image_size=(96, 192), look=TIDY)
+    observation, info = env.reset(seed=0, options={"hand": HAND, "suits": ["clubs", "hearts", "spades", "diamonds"]})
+    assert info["cards"] == HAND and info["suits"] == ["clubs", "hearts", "spades", "diamonds"]
+    assert observation in env.observation_space
+    assert (observation["image"] == draw_hand(HAND, info["suits"], (96, 192))).all()
+    (message,) = observation["messages"]
+    image, text = message["content"]
+    assert image == {"type": "image"} and text == {"type": "text", "text": task_prompt(HAND, modality="image")}
+    assert "in the image" in text["text"] and "Cards:" not in text["text"] and "'4'" not in text["text"]
+    assert message_text(message) == text["text"]
+
+
+def test_the_picture_stays_while_the_chat_grows():
+    env = make(modality="image")
+    first, _ = env.reset(seed=0, options={"hand": HAND})
+    before = first["image"].copy()
+    first["image"][:] = 0  # the caller's copy
+    first["messages"][0]["content"][1]["text"] = "changed by the caller"
+    second, *_, info = env.step(WRONG)
+    assert (second["image"] == before).all() and info["suits"]
+    assert [message_text(message) for message in second["messages"]] == [
+        task_prompt(HAND, modality="image"),
+        WRONG,
+        FEEDBACK["wrong_value"],
+    ]
+    assert second in env.observation_space
+
+
+def test_trl_finds_one_place_for_one_picture():
+    """TRL's own preparation fills the picture in, also once feedback has been given."""
+    from trl.data_utils import prepare_multimodal_messages
+
+    env = make(modality="image")
+    env.reset(seed=0, options={"hand": HAND})
+    observation, *_ = env.step(WRONG)
+    filled = prepare_multimodal_messages(observation["messages"], [observation["image"]])
+    images = [part for message in filled for part in message["content"] if part["type"] == "image"]
+    assert len(images) == 1 and images[0]["image"] is observation["image"]
+
+
+@pytest.mark.parametrize("suits", SUITS)
+def test_suits_are_honoured(suits):
+    """By what is dealt, by a fixed hand, and by the colours in the picture."""
+    env = make(modality="image", suits=suits, look=Look(jitter=0.5))
+    seen = set()
+    for seed in range(25):
+        for options in (None, {"hand": HAND}):
+            observation, info = env.reset(seed=seed, options=options)
+            image = observation["image"].astype(int)
+            has_red = ((image[..., 0] - image[..., 1:].max(axis=-1)) > 90).any()
+            assert has_red == any(suit in SUITS["red"] for suit in info["suits"])
+            assert len(set(zip(info["cards"], info["suits"], strict=True))) == 4
+            seen.update(info["suits"])
+    assert seen == set(SUITS[suits])
+
+
+def test_a_seed_fixes_the_picture_and_gives_both_modalities_the_same_hand():
+    pictures = []
+    for _ in range(2):
+        env = make(modality="image")
+        pictures.append([env.reset(seed=5)[0]["image"], env.reset()[0]["image"]])
+    (first, second), again = pictures
+    assert (first == again[0]).all() and (second == again[1]).all() and (first != second).any()
+    for seed in range(5):
+        assert make(modality="image").reset(seed=seed)[1]["cards"] == make().reset(seed=seed)[1]["cards"]
+
+
+@pytest.mark.parametrize("verifier", ["exact", "official"])
+def test_a_misread_hand_is_answered(verifier):
+    env = make(modality="image", verifier=verifier)
+    env.reset(seed=0, options={"hand": HAND})
+    misread = expert_response(["4", "3", "2", "Q"], "4*3+2+10")
+    observation, reward, terminated, _, info = env.step(misread)
+    assert (reward, terminated, info["outcome"]) == (-1.5, False, "misread")
+    assert message_text(observation["messages"][-1]).startswith(
+        "You failed this trial because you recognized wrong cards"
+    )
+    assert env.step(RIGHT)[1:3] == (5, True)
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_rendering(modality):
+    assert make(modality=modality).render() is None
+    env = make(modality=modality, render_mode="rgb_array")
+    with pytest.raises(ResetNeeded):
+        env.render()
+    env.reset(seed=0, options={"hand": HAND})
+    picture = env.render()
+    assert picture.dtype == np.uint8 and picture.shape == (420, 1200, 3) and (picture == env.render()).all()
+    with pytest.raises(ValueError, match="render_mode='human'"):
+        GeneralPoints(modality=modality, render_mode="human")

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from sftrl_lib.points import grade
+from sftrl_lib.points import grade, recognition
 from sftrl_lib.points.formula import evaluate, parse_formula
 from sftrl_lib.points.prompts import expert_response, response
 from sftrl_lib.points.verifier import OUTCOMES, REWARDS, VERIFIERS, has_format, read_cards, read_numbers
@@ -69,9 +69,7 @@ def test_arithmetic_is_exact():
     assert grade(answer("8/(3-8/3)"), list("3388")).outcome == "correct"
     assert grade(answer("4/(1-5/6)"), list("A456")).outcome == "correct"
     assert grade(answer("6/(5/4-1)"), list("A456")).outcome == "correct"
-    assert (
-        grade(answer("(8-8)/(3-3)"), list("3388")).outcome == "wrong_value"
-    )  # division by zero has no value
+    assert grade(answer("(8-8)/(3-3)"), list("3388")).outcome == "wrong_value"  # division by zero has no value
 
 
 def test_the_rule_and_the_target_decide():
@@ -99,9 +97,52 @@ def test_misread_cards_count_only_in_pictures():
     assert grade(text, HAND).outcome == "correct"
     assert grade(text, HAND, modality="image").outcome == "misread"
     assert grade(answer("4*3+2+10", cards=["K", "2", "3", "4"]), HAND, modality="image").outcome == "correct"
-    assert (
-        grade('{"cards": [4, 3, 2, "K"], "formula": "4*3+2+10"}', HAND, modality="image").outcome == "correct"
-    )
+    assert grade('{"cards": [4, 3, 2, "K"], "formula": "4*3+2+10"}', HAND, modality="image").outcome == "correct"
+
+
+@pytest.mark.parametrize(
+    "cards, exact, official, share",
+    [
+        # The "cards" field of an answer to 4, 3, 2, K; is it read right; by the official reader; share of cards.
+        ("['4', '3', '2', 'K']", True, True, 1),
+        ("['K', '2', '3', '4']", True, True, 1),  # any order
+        ("[4, 3, 2, K]", True, True, 1),
+        ('["4", "3", "2", "K"]', True, False, 1),  # double quotes
+        ('[4, 3, 2, "K"]', True, False, 1),
+        ("['4','3','2','K']", True, True, 1),
+        ("['4', '3', '2', 'Q']", False, False, 0.75),
+        ("['4', '4', '2', 'K']", False, False, 0.75),
+        ("['4', '4', '4', '4']", False, False, 0.25),
+        ("['4', '3', '2', '10']", False, False, 0.75),  # the number in the card's place
+        ("['4', '3', '2', 'k']", False, False, 0.75),
+        ("['5', '6', '7', 'A']", False, False, 0),
+        ("['4', '3', '2']", False, False, 0.75),
+        ("['4', '3', '2', 'K', 'K']", False, False, 0.8),
+        ("['4', '3', '2', 'K', 'A', 'A', 'A', 'A']", False, False, 0.5),
+        ("['43', '2', 'K']", False, False, 0.5),
+        ("[]", False, False, 0),
+        ("'4, 3, 2, K'", False, False, 0),
+        ("null", False, False, 0),
+    ],
+)
+def test_misread_cards_by_hand(cards, exact, official, share):
+    text = f'{{\n  "cards": {cards},\n  "number": [4, 3, 2, 10],\n  "formula": "4*3+2+10=24",\n}}'
+    for verifier, right in (("exact", exact), ("official", official)):
+        got = grade(text, HAND, modality="image", verifier=verifier)
+        assert (got.outcome, got.reward) == (("correct", 5) if right else ("misread", -1.5)), verifier
+        assert grade(text, HAND, verifier=verifier).outcome == "correct"  # text does not ask for the cards
+    assert recognition(text, HAND) == pytest.approx(share)
+    assert (recognition(text, HAND) == 1) == exact
+
+
+def test_a_misread_hand_hides_everything_else():
+    wrong = ["4", "3", "2", "Q"]
+    for formula in ("4*3+2+10", "4*3+2-10", "1+1", "4**", ""):
+        assert grade(answer(formula, cards=wrong), HAND, modality="image").reward == -1.5
+    for formula, outcome in (("4*3+2-10", "wrong_value"), ("1+1", "wrong_numbers"), ("4**", "illegal")):
+        assert grade(answer(formula), HAND, modality="image").outcome == outcome
+    for text in ("", "I see 4, 3, 2 and K.", '{"formula": "4*3+2+10"}'):
+        assert grade(text, HAND, modality="image").outcome == "misread"
 
 
 @pytest.mark.parametrize(
@@ -114,9 +155,7 @@ def test_fields_of_other_types_are_not_numbers(number):
     assert grade(text, HAND).outcome == "correct"  # the formula alone is graded in text
 
 
-@pytest.mark.parametrize(
-    "formula", ["true", "24", "24.0", "null", '["4*3+2+10"]', '{"a": 1}', "NaN", "1e999"]
-)
+@pytest.mark.parametrize("formula", ["true", "24", "24.0", "null", '["4*3+2+10"]', '{"a": 1}', "NaN", "1e999"])
 def test_a_formula_that_is_no_text_is_illegal(formula):
     text = f'{{"cards": {json.dumps(HAND)}, "number": [4, 3, 2, 10], "formula": {formula}}}'
     assert grade(text, HAND).outcome == "illegal" and not has_format(text)
@@ -170,6 +209,7 @@ def test_hostile_answers(name, modality, verifier):
     started = time.perf_counter()
     got = grade(text, HAND, modality=modality, verifier=verifier)
     read_cards(text), read_numbers(text), has_format(text)
+    assert 0 <= recognition(text, HAND) <= 1
     assert time.perf_counter() - started < 1.0
     assert got.outcome in OUTCOMES and isinstance(got.reward, float) and isinstance(got.feedback, str)
 

@@ -16,6 +16,7 @@ from sftrl_lib.profiles import PPOConfig
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.ppo import (
     Step,
+    accumulate_gradient,
     gae,
     key_weights,
     make_batch,
@@ -118,7 +119,6 @@ def test_a_batch_marks_exactly_the_sampled_tokens(policy):
         assert (padding == policy.tokenizer.pad_token_id).all()
         assert batch.ids[row, : len(conversation.ids)].tolist() == conversation.ids
     assert (batch.attempt >= 0).sum() == sum(len(a.logprobs) for e in episodes for a in e.attempts)
-    assert batch.tokens == sum(len(c.ids) for e in episodes for c in e.conversations)
 
 
 @pytest.mark.parametrize("text", [
@@ -390,6 +390,22 @@ def test_an_update_makes_good_answers_likelier(policy, ratio):
             advantages.append(step.advantage)
     assert np.corrcoef(gains, advantages)[0, 1] > 0.3
     assert all(map(math.isfinite, log.values()))
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_a_minibatch_in_parts_has_the_gradient_of_the_whole(policy, ratio):
+    """And the same log: the means are over the minibatch, not over its parts."""
+    config = replace(CONFIG, ratio=ratio, entropy_coef=0.01, kl_coef=0.1)
+    rows = with_advantages(with_a_formula(policy), config)
+    reference, found = tiny_policy(policy.tokenizer, seed=5), []
+    for micro_batches in (1, 3):
+        policy.model.zero_grad()
+        parts = replace(config, micro_batches=micro_batches)
+        log = accumulate_gradient(policy, rows, parts, reference, "formula")
+        found.append((log, {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}))
+    (whole, gradient), (parts, same) = found
+    assert parts == pytest.approx(whole, rel=1e-4, abs=1e-6)
+    assert_same_gradients(gradient, same)
 
 
 def test_an_update_counts_the_tokens_it_trains_on(policy):

@@ -13,6 +13,7 @@ from sftrl_lib.points import card_numbers, grade, is_heldout
 from sftrl_lib.points.prompts import FEEDBACK, task_prompt
 from sftrl_lib.points.verifier import read_cards, read_formula, read_numbers
 from sftrl_lib.profiles import SFTConfig
+from sftrl_lib.tasks import GP_L, VIRL_L
 from sftrl_lib.training import sft
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.data import DatasetError, demonstration, make_dataset, read_dataset
@@ -79,10 +80,10 @@ def test_no_heldout_hand_is_shown(kind):
 
 
 def test_a_dataset_is_saved_once_and_loads_anywhere(tmp_path):
-    made = make_dataset(tmp_path / "expert", "expert", 20, seed=3)
+    made = make_dataset(tmp_path / "expert", GP_L, "expert", 20, seed=3)
     assert made.to_list() == demonstrations("expert", 20, seed=3)
     assert load_from_disk(str(tmp_path / "expert")).to_list() == made.to_list()  # by the library alone
-    again = make_dataset(tmp_path / "expert", "expert", 999, seed=4)
+    again = make_dataset(tmp_path / "expert", GP_L, "expert", 999, seed=4)
     assert again.to_list() == made.to_list(), "what is there is kept"
     assert [path.name for path in tmp_path.iterdir()] == ["expert"]
 
@@ -111,9 +112,9 @@ def corrupt(folder, kind):
 )
 def test_a_damaged_dataset_is_named(kind, tmp_path):
     folder = tmp_path / "expert"
-    make_dataset(folder, "expert", 300, seed=0)
+    make_dataset(folder, GP_L, "expert", 300, seed=0)
     corrupt(folder, kind)
-    for load in (lambda: read_dataset(folder), lambda: make_dataset(folder, "expert", 300, 0)):
+    for load in (lambda: read_dataset(folder), lambda: make_dataset(folder, GP_L, "expert", 300, 0)):
         with pytest.raises(DatasetError, match="remove it and make it again.$") as error:
             load()
         assert str(folder) in str(error.value) and "\n" not in str(error.value)
@@ -123,7 +124,9 @@ def test_missing_and_unknown(tmp_path):
     with pytest.raises(DatasetError):
         read_dataset(tmp_path / "nothing")
     with pytest.raises(ValueError, match="'best'.*expert, suboptimal"):
-        make_dataset(tmp_path / "x", "best", 3, 0)
+        make_dataset(tmp_path / "x", GP_L, "best", 3, 0)
+    with pytest.raises(ValueError, match="no 'suboptimal' demonstrations of navigation"):
+        make_dataset(tmp_path / "x", VIRL_L, "suboptimal", 3, 0)
 
 
 # The training

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sftrl_lib.models.curriculum import Turn, conversation
-from sftrl_lib.models.foundation import IGNORED, encode
+from sftrl_lib.models.documents import Turn
+from sftrl_lib.models.foundation import IGNORED, FoundationConfig, encode, foundation_tokenizer
+from sftrl_lib.models.points_curriculum import conversation
 from sftrl_lib.models.policy import Policy
-from sftrl_lib.models.tokenizer import ASSISTANT, END, PAD, USER, foundation_tokenizer
+from sftrl_lib.models.tokenizer import ASSISTANT, END, PAD, USER
 from sftrl_lib.points import card_numbers, deal, solve
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, task_prompt
 
@@ -90,7 +91,7 @@ def test_it_survives_saving(tokenizer, tmp_path):
 
 
 def test_it_is_the_same_every_time():
-    first, second = (foundation_tokenizer(seed=4, documents=100) for _ in range(2))
+    first, second = (foundation_tokenizer(FoundationConfig(seed=4), documents=100) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
 
 

@@ -9,13 +9,14 @@ import sys
 from dataclasses import replace
 
 import pytest
-from tiny_models import tiny_profile
+from tiny_models import tiny_study
 
 from sftrl_lib import paths
 from sftrl_lib.analysis import measurements
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import load_policy
 from sftrl_lib.profiles import get_profile
+from sftrl_lib.tasks import GP_L
 from sftrl_lib.training import branches, ppo, sft
 from sftrl_lib.training.branches import (
     branch_folder,
@@ -33,13 +34,13 @@ from sftrl_lib.training.snapshots import snapshots
 MAIN = ("sft", "rl")
 
 
-def reproduce(profile, seed=0):
+def reproduce(study, seed=0):
     """Everything that main's tables are made of."""
-    make_init(profile, seed)
-    measurements.evaluate_init(profile, seed)
+    make_init(study, seed)
+    measurements.evaluate_init(study, seed)
     for method in MAIN:
-        train_branch(profile, method, "main", "", seed)
-        measurements.evaluate_branch(profile, method, "main", "", seed)
+        train_branch(study, method, "main", "", seed)
+        measurements.evaluate_branch(study, method, "main", "", seed)
 
 
 def outcome(home):
@@ -51,12 +52,12 @@ def outcome(home):
 
 
 @pytest.fixture(scope="module")
-def profile(tiny_folder):
-    return tiny_profile(tiny_folder)
+def study(tiny_folder):
+    return tiny_study(tiny_folder)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(profile, tmp_path_factory):
+def uninterrupted(study, tmp_path_factory):
     """A home in which main has run through, and every batch of rollouts that its RL branch trained on."""
     home, played = tmp_path_factory.mktemp("home"), []
 
@@ -68,7 +69,7 @@ def uninterrupted(profile, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "HOME", home)
         patch.setattr(ppo, "rollout", watched)
-        reproduce(profile)
+        reproduce(study)
     return home, played
 
 
@@ -81,29 +82,29 @@ def home(tmp_path, monkeypatch):
 # The same again
 
 
-def test_same_seed_same_tables(profile, uninterrupted, home):
-    reproduce(profile)
+def test_same_seed_same_tables(study, uninterrupted, home):
+    reproduce(study)
     expected = outcome(uninterrupted[0])
     assert outcome(home) == expected
     assert sum(name.endswith("metrics.csv") for name in expected) == 3
-    assert sum(name.endswith("model.safetensors") for name in expected) == 1 + 2 * profile.checkpoints
+    assert sum(name.endswith("model.safetensors") for name in expected) == 1 + 2 * study.checkpoints
 
 
-def test_what_is_finished_is_not_done_again(profile, uninterrupted, monkeypatch):
+def test_what_is_finished_is_not_done_again(study, uninterrupted, monkeypatch):
     home, _ = uninterrupted
     monkeypatch.setattr(paths, "HOME", home)
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
     for name in ("train_sft", "train_ppo"):
         monkeypatch.setattr(branches, name, lambda *args, **kwargs: pytest.fail("trained again"))
     monkeypatch.setattr(measurements, "play", lambda *args: pytest.fail("played again"))
-    reproduce(profile)
+    reproduce(study)
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()} == before
 
 
-def test_another_seed_is_another_run(profile, uninterrupted, home):
-    make_init(profile, 1)
+def test_another_seed_is_another_run(study, uninterrupted, home):
+    make_init(study, 1)
     [model] = home.rglob("step-00000/model.safetensors")
-    [same] = (uninterrupted[0]).rglob("init-s0/step-00000/model.safetensors")
+    [same] = (uninterrupted[0]).rglob("gp-l-init-s0/step-00000/model.safetensors")
     assert model.read_bytes() != same.read_bytes()
 
 
@@ -112,7 +113,7 @@ def test_another_seed_is_another_run(profile, uninterrupted, home):
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from tiny_models import tiny_profile
+from tiny_models import tiny_study
 from sftrl_lib.training import branches, ppo, sft
 from functools import partial
 
@@ -130,24 +131,24 @@ def mortal(function):
 ppo.update_policy = mortal(ppo.update_policy)
 sft._Snapshots.on_step_end = mortal(sft._Snapshots.on_step_end)
 branches.train_sft = partial(sft.train_sft, save_every=4)
-branches.train_branch(tiny_profile({model!r}), method, "main", "", 0)
+branches.train_branch(tiny_study({model!r}), method, "main", "", 0)
 """
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(profile, uninterrupted, home, monkeypatch):
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(study, uninterrupted, home, monkeypatch):
     """kill -9 in the middle of SFT and of PPO, in processes of their own; then the same bytes as without."""
-    make_init(profile, 0)
-    measurements.evaluate_init(profile, 0)
-    code = CHILD.format(tests=os.path.dirname(__file__), model=profile.foundation)
+    make_init(study, 0)
+    measurements.evaluate_init(study, 0)
+    code = CHILD.format(tests=os.path.dirname(__file__), model=study.foundation)
     environment = {**os.environ, "SFTRL_HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
     for method, dies_at in (("sft", 10), ("rl", 9)):
         command = [sys.executable, "-c", code, method, str(dies_at)]
         child = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert child.returncode == -signal.SIGKILL, child.stderr
-        folder = branch_folder(profile, method, "main", "", 0)
+        folder = branch_folder(study, method, "main", "", 0)
         assert not (folder / "finished").exists() and (folder / "training").is_dir()
-        assert 0 < len(list(folder.glob("step-*"))) < profile.checkpoints
-    assert progress(branch_folder(profile, "rl", "main", "", 0)) == 5
+        assert 0 < len(list(folder.glob("step-*"))) < study.checkpoints
+    assert progress(branch_folder(study, "rl", "main", "", 0)) == 5
     steps, original = [], sft._Snapshots.on_step_end
 
     def watched(self, args, state, control, **kwargs):
@@ -156,8 +157,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(profile, uninterrupted,
 
     monkeypatch.setattr(sft._Snapshots, "on_step_end", watched)
     for method in MAIN:
-        train_branch(profile, method, "main", "", 0)
-        measurements.evaluate_branch(profile, method, "main", "", 0)
+        train_branch(study, method, "main", "", 0)
+        measurements.evaluate_branch(study, method, "main", "", 0)
     assert steps[0] == 9, "SFT goes on after its last checkpoint, step 8"
     assert outcome(home) == outcome(uninterrupted[0])
 
@@ -166,19 +167,19 @@ def progress(folder):
     return json.loads((folder / "training" / "progress.json").read_text())["progress"]["update"]
 
 
-def test_a_run_does_not_go_on_with_another_configuration(profile, home):
+def test_a_run_does_not_go_on_with_another_configuration(study, home):
     """Neither PPO's own checkpoint nor a branch's folder mixes two configurations."""
-    small = replace(profile, fork_flops=3e8)
+    small = replace(study, fork_flops=3e8)
     make_init(small, 0)
     train_branch(small, "rl", "main", "", 0)
     with pytest.raises(CheckpointError, match="another configuration"):
-        train_branch(profile, "rl", "main", "", 0)
-    policy = load_policy(profile.foundation)
+        train_branch(study, "rl", "main", "", 0)
+    policy = load_policy(study.foundation)
     compute = Compute(policy.parameters_count)
 
     def run(lr):
-        config = replace(profile.ppo, lr=lr)
-        train_ppo(policy, lambda: branches.training_env(2), config, compute, 1e7, 1, home / "alone", 0)
+        config = replace(study.ppo, lr=lr)
+        train_ppo(policy, lambda: branches.training_env(study.task, 2), config, compute, 1e7, 1, home / "alone", 0)
 
     run(1e-3)
     with pytest.raises(CheckpointError, match="another configuration"):
@@ -198,41 +199,41 @@ def test_flops_by_hand():
     assert Compute(**spent.to_dict()) == spent and Compute(7).flops == 0
 
 
-def test_the_accounts_of_rl(profile, uninterrupted, monkeypatch):
+def test_the_accounts_of_rl(study, uninterrupted, monkeypatch):
     """Counted again from the rollouts themselves and from the table."""
     home, played = uninterrupted
     monkeypatch.setattr(paths, "HOME", home)
-    end = snapshots(branch_folder(profile, "rl", "main", "", 0))[-1]
+    end = snapshots(branch_folder(study, "rl", "main", "", 0))[-1]
     conversations = [c for episodes in played for episode in episodes for c in episode.conversations]
-    assert end.step == len(played) and len(played[0]) == profile.ppo.episodes
+    assert end.step == len(played) and len(played[0]) == study.ppo.episodes
     hands = {tuple(tuple(episode.info["cards"]) for episode in episodes) for episodes in played}
     assert len(hands) == len(played), "every update deals its own hands"
-    assert end.compute.trained_tokens == profile.ppo.epochs * sum(len(c.ids) for c in conversations)
+    assert end.compute.trained_tokens == study.ppo.epochs * sum(len(c.ids) for c in conversations)
     assert end.compute.buffer_tokens == sum(len(c.ids) - 1 for c in conversations)
-    parameters = load_policy(profile.foundation).model.num_parameters()
-    init = snapshots(init_folder(profile, 0))[-1].compute
+    parameters = load_policy(study.foundation).model.num_parameters()
+    init = snapshots(init_folder(study, 0))[-1].compute
     assert end.compute.parameters == init.parameters == parameters
     assert end.compute.init_tokens == init.init_tokens > 0 and init.trained_tokens == init.buffer_tokens == 0
-    frame = measurements.evaluate_branch(profile, "rl", "main", "", 0)
+    frame = measurements.evaluate_branch(study, "rl", "main", "", 0)
     tokens = init.init_tokens + end.compute.trained_tokens
     expected = 6.0 * parameters * tokens + 2.0 * parameters * end.compute.buffer_tokens
     assert set(frame[frame.step == end.step].train_flops) == {expected}
 
 
-def test_both_branches_get_the_same_compute(profile, uninterrupted, monkeypatch):
-    """Within one optimiser step (SFT) or one update (RL) of the profile's budget."""
+def test_both_branches_get_the_same_compute(study, uninterrupted, monkeypatch):
+    """Within one optimiser step (SFT) or one update (RL) of the study's budget."""
     home, played = uninterrupted
     monkeypatch.setattr(paths, "HOME", home)
-    tuned, rl = (snapshots(branch_folder(profile, method, "main", "", 0)) for method in MAIN)
+    tuned, rl = (snapshots(branch_folder(study, method, "main", "", 0)) for method in MAIN)
     n = rl[-1].compute.parameters
     largest_update = max(sum(len(c.ids) for e in episodes for c in e.conversations) for episodes in played)
-    over = rl[-1].compute.fork_flops - profile.fork_flops
-    assert 0 <= over <= n * (6 * profile.ppo.epochs + 2) * largest_update
+    over = rl[-1].compute.fork_flops - study.fork_flops
+    assert 0 <= over <= n * (6 * study.ppo.epochs + 2) * largest_update
     one_step = tuned[-1].compute.fork_flops / tuned[-1].step
-    assert abs(tuned[-1].compute.fork_flops - profile.fork_flops) <= one_step
+    assert abs(tuned[-1].compute.fork_flops - study.fork_flops) <= one_step
     for found in (tuned, rl):
-        assert len(found) == profile.checkpoints
-        shares = [snapshot.compute.fork_flops / profile.fork_flops for snapshot in found]
+        assert len(found) == study.checkpoints
+        shares = [snapshot.compute.fork_flops / study.fork_flops for snapshot in found]
         assert shares == pytest.approx([0.5, 1.0], abs=0.1)
     assert rl[-1].step > 8 and tuned[-1].step > 10, "the budgets of the tests mean something"
 
@@ -240,9 +241,9 @@ def test_both_branches_get_the_same_compute(profile, uninterrupted, monkeypatch)
 # The other branches
 
 
-def test_rl_without_init(profile, home):
+def test_rl_without_init(study, home):
     """Starts at the foundation model, needs no Init and costs none."""
-    small = replace(profile, fork_flops=2e8)
+    small = replace(study, fork_flops=2e8)
     found = train_branch(small, "rl_no_init", "no_init", "lr=0.0002", 0)
     assert found[-1].compute.init_tokens == 0 and "lr0.0002" in str(found[-1].folder)
     assert not init_folder(small, 0).exists()
@@ -250,41 +251,41 @@ def test_rl_without_init(profile, home):
     assert set(frame.setting) == {"lr=0.0002"} and set(frame.method) == {"rl_no_init"}
 
 
-def test_a_branch_makes_its_init_if_there_is_none(profile, uninterrupted, home):
-    train_branch(replace(profile, fork_flops=1e8), "rl", "main", "", 0)
-    found = init_folder(profile, 0).relative_to(home) / "step-00000" / "model.safetensors"
+def test_a_branch_makes_its_init_if_there_is_none(study, uninterrupted, home):
+    train_branch(replace(study, fork_flops=1e8), "rl", "main", "", 0)
+    found = init_folder(study, 0).relative_to(home) / "step-00000" / "model.safetensors"
     assert (home / found).read_bytes() == (uninterrupted[0] / found).read_bytes()
 
 
-def test_attempts_kl_and_suboptimal_data(profile, home, monkeypatch):
-    small = replace(profile, fork_flops=2e8, ppo=replace(profile.ppo, kl_coef=0.1, ratio="sequence"))
+def test_attempts_kl_and_suboptimal_data(study, home, monkeypatch):
+    small = replace(study, fork_flops=study.fork_flops / 6, ppo=replace(study.ppo, kl_coef=0.1, ratio="sequence"))
     make_init(small, 0)
     limits = []
     original = branches.training_env
-    monkeypatch.setattr(branches, "training_env", lambda attempts: limits.append(attempts) or original(attempts))
+    monkeypatch.setattr(branches, "training_env", lambda task, n: limits.append(n) or original(task, n))
     train_branch(small, "rl", "attempts", "attempts=3", 0)
     assert set(limits) == {3}
     log = json.loads((branch_folder(small, "rl", "attempts", "attempts=3", 0) / "log.json").read_text())
     assert log and all("kl_to_init" in entry for entry in log)
     [*_, end] = train_branch(small, "sft_suboptimal", "suboptimal", "", 0)
-    assert end.compute.fork_flops == pytest.approx(2e8, rel=0.5)
-    assert (paths.data(small.name) / "general_points-suboptimal").is_dir()
+    assert end.compute.fork_flops == pytest.approx(small.fork_flops, rel=0.5)
+    assert (paths.data(small.profile) / "general_points-suboptimal").is_dir()
 
 
 def test_rl_never_meets_a_heldout_hand():
     from sftrl_lib.points import is_heldout
 
-    env = branches.training_env(5)
+    env = branches.training_env(GP_L, 5)
     infos = [env.reset(seed=i)[1] for i in range(300)]
     assert not any(is_heldout(info["numbers"]) for info in infos)
     assert {n for info in infos for n in info["numbers"]} == set(range(1, 11))
 
 
-def test_models_are_ready_to_play(profile, uninterrupted, monkeypatch):
+def test_models_are_ready_to_play(study, uninterrupted, monkeypatch):
     monkeypatch.setattr(paths, "HOME", uninterrupted[0])
     chat = [{"role": "user", "content": "1+1"}]
-    assert init_policy(profile, 0).prompt_ids(chat) == final_policy(profile, "sft", 0).prompt_ids(chat)
-    assert final_policy(profile, "rl", 0).value_head is not None
+    assert init_policy(study, 0).prompt_ids(chat) == final_policy(study, "sft", 0).prompt_ids(chat)
+    assert final_policy(study, "rl", 0).value_head is not None
 
 
 # Bad input
@@ -310,13 +311,13 @@ def sentence(error):
     (("rl_no_init", "no_init", "lr=0"), ("'lr=1'", "'lr=0'")),
     (("sft_suboptimal", "suboptimal", "x"), ("no setting", "'x'")),
 ])  # fmt: skip
-def test_runs_that_no_experiment_knows(profile, home, run, words):
-    for call in (check_run, lambda *r: train_branch(profile, *r, 0)):
+def test_runs_that_no_experiment_knows(study, home, run, words):
+    for call in (check_run, lambda *r: train_branch(study, *r, 0)):
         with pytest.raises(ValueError) as error:
             call(*run)
         assert all(word in str(error.value) for word in words) and sentence(error)
     with pytest.raises(ValueError):
-        measurements.evaluate_branch(profile, *run, 0)
+        measurements.evaluate_branch(study, *run, 0)
     assert not any(home.iterdir()), "an error comes before anything is written"
 
 
@@ -326,9 +327,9 @@ def test_settings_that_are_known():
     assert check_run("rl", "main") == {}
 
 
-def test_a_missing_foundation_model(profile, tiny_folder, home):
+def test_a_missing_foundation_model(study, tiny_folder, home):
     """Is named, leaves nothing behind, and the run works once the model is there."""
-    missing = replace(profile, foundation=str(home / "models" / "later"), fork_flops=1e8)
+    missing = replace(study, foundation=str(home / "models" / "later"), fork_flops=1e8)
     for attempt in (lambda: make_init(missing, 0), lambda: train_branch(missing, "rl_no_init", "no_init", "lr=0.1", 0)):
         with pytest.raises(CheckpointError, match="later") as error:
             attempt()

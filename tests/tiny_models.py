@@ -1,6 +1,7 @@
 """Tiny random models, and what an ordinary forward pass of `transformers` says about a sequence."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -57,17 +58,19 @@ def reference_values(policy, ids):
     return policy.value_head(output.hidden_states[-1][0])
 
 
-def tiny_profile(folder):
+def tiny_study(folder, task="general_points"):
     """Smoke with everything smaller: both branches take about a dozen steps of the tiny model in `folder`."""
+    study = SMOKE.study(task)
+    size = (Path(folder) / "model.safetensors").stat().st_size  # grows with the vocabulary, and so must the budget
     return replace(
-        SMOKE,
+        study,
         foundation=str(folder),
-        fork_flops=1.5e9,
+        fork_flops=1e4 * size,
         checkpoints=2,
-        sft=replace(SMOKE.sft, examples=64, batch_size=8, init_steps=3),
-        ppo=replace(SMOKE.ppo, episodes=4, attempts=2, epochs=2, max_new_tokens=6, minibatches=2),
+        sft=replace(study.sft, examples=64, batch_size=8, init_steps=3),
+        ppo=replace(study.ppo, episodes=4, attempts=2, epochs=2, max_new_tokens=6, minibatches=2),
         evaluation=replace(
-            SMOKE.evaluation, episodes_end=8, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=6,
+            study.evaluation, episodes_end=8, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=6,
             temperatures=(0.0, 1.0), attempts_grid=(1, 3),
         ),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures over training compute: 5 (main curves), 9 (RL without SFT), 15 (sub-optimal SFT), the mechanism.
+"""Figures over training compute: 1 (whole routes), 5 (main curves), 9 (RL without SFT), 15 (sub-optimal SFT).
 
 Paper: smoothed lines (Savitzky-Golay, order 3), raw values not shown. Ours: the mean over seeds at every
 checkpoint with its 95 % interval as a band and each seed as a faint dot; `smooth=True` adds the paper's
@@ -27,6 +27,7 @@ from sftrl_lib.analysis.style import (
     flops_scale,
     handle,
     heldout_handle,
+    line_handle,
     paper_handle,
     record,
     styled,
@@ -64,13 +65,15 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float,
         "marker": MARKERS[method],
         "size": 4.6,
         "smooth": False,
+        "band": False,  # dashed lines go without, unless they are asked for
     } | look
     points = curve(rows, start)
     x = [flops / unit for flops, _ in points]
     y, low, high = ([100 * getattr(e, end) for _, e in points] for end in ("value", "low", "high"))
     solid = look["linestyle"] == "-"
+    if solid or look["band"]:
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.14 if solid else 0.07, linewidth=0, zorder=2)
     if solid:
-        axes.fill_between(x, low, high, color=look["color"], alpha=0.14, linewidth=0, zorder=2)
         axes.scatter(rows["train_flops"] / unit, 100 * rows["value"], s=7, color=look["color"], alpha=0.35,
                      linewidth=0, zorder=3)  # fmt: skip
     axes.plot(
@@ -130,13 +133,52 @@ def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
             label=f"paper {method}",
         )  # fmt: skip
     axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * max(values.values())))
-    axes.text(0.946, 0.985, "paper", transform=axes.transAxes, ha="center", va="top", fontsize=8, color=GREY)
+    axes.text(0.946, 0.985, "paper", transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
 
 
 def variants_with(tables: Tables, metric: str = "", methods: tuple = ("sft", "rl")) -> dict[str, pd.DataFrame]:
     """Main rows of the task variants that have at least one trained branch, in the paper's order."""
     rows = {variant: main_rows(tables, variant, metric) for variant in VARIANTS}
     return {variant: part for variant, part in rows.items() if len(select(part, method=list(methods)))}
+
+
+@styled
+def whole_routes(tables: Tables) -> Drawing:
+    """Fig. 1: V-IRL-L, the share of routes walked to the end; ID dashed, OOD solid; the paper's curves beside ours."""
+    rows = select(main_rows(tables, "V-IRL-L", "success"), split=["id", "rule_ood"])
+    if select(rows, method=["sft", "rl"]).empty:
+        raise NothingToDraw("it needs V-IRL-L rows of experiment 'main', metric success, method sft or rl")
+    title = "Fig. 1 · Routes walked to the destination, over training compute"
+    remark = "hollow: the paper's curves, digitised (about ±0.5 points), no intervals"
+    subtitle = caption(tables.profile, rows, "bands", "V-IRL-L", remark)
+    figure = canvas(9.8, 3.9, title, subtitle)
+    ours, theirs = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+    unit, label = flops_scale(rows["train_flops"].max())
+    series = []
+    for method in ("sft", "rl"):
+        for split, line in _ROUTE_LINES.items():
+            here = select(rows, split=split)
+            branch = select(here, method=method)
+            if len(branch):
+                init = select(here, method="init")
+                series.append(draw_curve(ours, branch, init, unit, method, linestyle=line, band=True))
+            theirs.plot(
+                *zip(*published.FIG01[method][split], strict=True), color=COLORS[method], linestyle=line,
+                linewidth=1.3, marker=MARKERS[method], markersize=5, markerfacecolor="white", clip_on=False,
+                label=f"paper {method} {split}",
+            )  # fmt: skip
+    for split in _ROUTE_LINES:
+        if len(init := select(rows, split=split, method="init")):
+            draw_star(ours, init, unit)
+    ours.set(xlabel=label, ylabel="routes completed (%)", title="This run", ylim=(0, 103))
+    theirs.set(xlabel=r"training compute ($10^{9}$ GFLOPs)", title="The paper", xlim=(0, None))
+    handles = [handle(method) for method in ("init", "sft", "rl") if len(select(rows, method=method))]
+    handles += [line_handle("ID: the training rule", dashed=True), line_handle("OOD: a new rule")]
+    figure.legend(handles=[*handles, paper_handle()], loc="outside lower center", ncols=len(handles) + 1)
+    return Drawing(figure, record("fig01", title, subtitle, tables.profile, series, published.FIG01))
+
+
+_ROUTE_LINES = {"id": (0, (4, 2)), "rule_ood": "-"}  # as in the paper
 
 
 @styled
@@ -171,38 +213,8 @@ def legend(figure, rows: pd.DataFrame, *more) -> None:
     """One legend below all panels, with only what the rows hold."""
     handles = [handle(method) for method in ("init", "sft", "rl") if len(select(rows, method=method))]
     if len(select(rows, split="heldout")):
-        handles.append(heldout_handle())
+        handles.append(heldout_handle(rows))
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=len(handles) + len(more))
-
-
-@styled
-def mechanism(tables: Tables, smooth: bool = False) -> Drawing:
-    """Own figure: are the cards still read by the rule that the prompt states? (paper sections 5.3, 6)"""
-    columns = variants_with(tables, "recognition")
-    if not columns:
-        raise NothingToDraw("it needs rows of experiment 'main' with the metric 'recognition'")
-    rows = pd.concat(columns.values())
-    title = "The mechanism · Does the model still read the cards by the stated rule?"
-    remark = "share of answers whose numbers follow the rule that the prompt states"
-    subtitle = caption(tables.profile, rows, "bands", remark)
-    figure = canvas(8.2, 3.1 * len(columns), title, subtitle)
-    grid = figure.subplots(len(columns), 2, squeeze=False, sharex="row", sharey=True)
-    series = []
-    for row, (variant, part) in enumerate(columns.items()):
-        unit, label = flops_scale(part["train_flops"].max())
-        for index, split in enumerate(("id", "rule_ood")):
-            axes = grid[row, index]
-            series += [{"variant": variant} | item for item in panel(axes, part, split, unit, smooth)]
-            axes.set_title(f"{variant} · {SPLITS[split]}")
-            axes.set_xlabel(label)
-            axes.set_ylim(0, 103)
-        grid[row, 0].set_ylabel("numbers read right (%)")
-    legend(figure, rows)
-    paper = {
-        "note": "not measured for text tasks; GP-VL card recognition is Fig. 8",
-        "fig08": published.FIG08,
-    }
-    return Drawing(figure, record("mechanism", title, subtitle, tables.profile, series, paper))
 
 
 @styled

@@ -1,24 +1,31 @@
 """Every figure by its number in the paper (our own by name): draw one, or all that a profile's tables allow.
 
-Figures are functions of the tables: they train nothing and read nothing else.
+Figures are functions of the tables and transcripts: they train nothing and read nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from sftrl_lib.analysis import ablations, bars, curves, tables, transcripts
+from sftrl_lib.analysis import ablations, bars, curves, examples, maps, mechanism, tables, transcripts
 from sftrl_lib.analysis.style import Drawing, NothingToDraw, Tables, save_figure
 
 FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
+    1: curves.whole_routes,
+    4: maps.route_on_a_map,
     5: curves.main_curves,
     6: bars.rule_ood_bars,
     9: curves.without_sft,
     10: ablations.attempts,
+    11: examples.gp_vl,
+    12: examples.gp_l,
+    13: examples.v_irl_vl,
+    14: examples.v_irl_l,
     15: curves.suboptimal,
     20: transcripts.failure_without_sft,
+    21: transcripts.failure_of_sft,
     "headline": bars.headline,
-    "mechanism": curves.mechanism,
+    "mechanism": mechanism.mechanism,
     "protocols": bars.protocols,
     "sensitivity": ablations.sensitivity,
 }

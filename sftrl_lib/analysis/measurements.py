@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .. import paths
 from ..models.checkpoint import mark_folder
-from ..models.policy import Policy, load_policy
-from ..profiles import EvaluationConfig, Profile
+from ..models.policy import load_policy
+from ..profiles import EvaluationConfig, Study
 from ..training.branches import branch_folder, check_run, init_folder
 from ..training.rollout import Episode
 from ..training.snapshots import Snapshot, read_snapshot, snapshots
 from . import tables
-from .evaluation import SPLITS, measure, play, protocol, transcript
+from .evaluation import Metrics, measure, play, protocol, transcript, within
 
-TASK, MODALITY = "general_points", "text"
-KEPT_TRANSCRIPTS = 4  # per split, of the ends of branches
+KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4}  # of the ends of branches
 ABLATION_SPLITS = ("id", "rule_ood")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What identifies a group of rows."""
+    """What identifies a group of rows; the fields are columns of the table."""
 
+    task: str
+    modality: str
     method: str
     experiment: str
     setting: str
@@ -39,12 +42,15 @@ class Cell:
 
     def key(self, snapshot: Snapshot, split: str) -> dict[str, Any]:
         """The columns that a row of the table and a transcript share."""
-        tested = {"step": snapshot.step, "split": split}
-        return {"task": TASK, "modality": MODALITY, **asdict(self), **tested}
+        return {**asdict(self), "step": snapshot.step, "split": split}
 
-    def rows(self, snapshot: Snapshot, split: str, metrics: dict[str, tuple[float, int]]) -> list[dict[str, Any]]:
+    def rows(self, snapshot: Snapshot, split: str, metrics: Metrics) -> list[dict[str, Any]]:
         shared = {**self.key(snapshot, split), "train_flops": snapshot.compute.flops}
         return [{**shared, "metric": name, "value": value, "n": n} for name, (value, n) in metrics.items()]
+
+
+def _cell(study: Study, method: str, experiment: str, setting: str, seed: int) -> Cell:
+    return Cell(study.task.name, study.task.modality, method, experiment, setting, seed)
 
 
 class Part:
@@ -57,16 +63,7 @@ class Part:
         self.frame = tables.read(self.path) if self.path.exists() else pd.DataFrame(columns=list(tables.COLUMNS))
 
     def has(self, cell: Cell, snapshot: Snapshot, split: str) -> bool:
-        found = self.frame
-        same = (
-            (found.method == cell.method)
-            & (found.experiment == cell.experiment)
-            & (found.setting == cell.setting)
-            & (found.seed == cell.seed)
-            & (found.step == snapshot.step)
-            & (found.split == split)
-        )
-        return bool(same.any())
+        return len(tables.select(self.frame, **cell.key(snapshot, split))) > 0
 
     def add(self, rows: list[dict[str, Any]], records: Sequence[dict[str, Any]] = ()) -> None:
         if records:
@@ -79,74 +76,66 @@ class Part:
         tables.write(self.frame, self.path)
 
 
-def _within(episodes: Sequence[Episode], attempts: int) -> float:
-    """Share of episodes with a correct answer among their first `attempts`."""
-    return sum(any(a.outcome == "correct" for a in e.attempts[:attempts]) for e in episodes) / len(episodes)
+def _test(part: Part, study: Study, cell: Cell, snapshot: Snapshot, end: bool, splits: Sequence[str]) -> None:
+    """The paper's protocol on every split; at the ends of main also single attempts and greedy decoding.
 
-
-def _test(
-    part: Part,
-    cell: Cell,
-    snapshot: Snapshot,
-    policy: Policy,
-    profile: Profile,
-    end: bool,
-    splits: Sequence[str],
-) -> None:
-    """The paper's protocol on every split; at the ends also single attempts and greedy decoding."""
-    config = profile.evaluation
+    The model is loaded only if something is left to play.
+    """
+    policy = cache(lambda: load_policy(snapshot.folder, study.dtype))
+    both = end and cell.experiment == "main"
     for split in splits:
         label = f"{cell.method} step {snapshot.step}: {split}"
         if not part.has(cell, snapshot, split):
-            episodes = play(policy, split, protocol(config, end), cell.seed, label)
-            rows = cell.rows(snapshot, split, measure(episodes))
-            if end and cell.experiment == "main":
-                single = Cell(cell.method, cell.experiment, "single", cell.seed)
-                rows += single.rows(snapshot, split, {"success": (_within(episodes, 1), len(episodes))})
-            part.add(rows, _records(cell, snapshot, split, policy, episodes) if end else ())
-        greedy = Cell(cell.method, cell.experiment, "greedy", cell.seed)
-        if end and cell.experiment == "main" and not part.has(greedy, snapshot, split):
-            how = protocol(config, temperature=0.0, episodes=config.episodes_greedy)
-            episodes = play(policy, split, how, cell.seed, f"{label}, greedy")
-            part.add(greedy.rows(snapshot, split, measure(episodes)))
+            episodes = play(policy(), study.task, split, protocol(study.evaluation, end), cell.seed, label)
+            rows = cell.rows(snapshot, split, measure(study.task, split, episodes))
+            if both:
+                single = replace(cell, setting="single")
+                rows += single.rows(snapshot, split, {"success": within(episodes, 1)})
+            records = []
+            for number in kept(episodes, KEPT_TRANSCRIPTS[split]) if end else ():
+                shown = transcript(study.task, split, episodes[number], policy(), number)
+                records.append({**cell.key(snapshot, split), **shown})
+            part.add(rows, records)
+        greedy = replace(cell, setting="greedy")
+        if both and not part.has(greedy, snapshot, split):
+            how = protocol(study.evaluation, temperature=0.0, episodes=study.evaluation.episodes_greedy)
+            episodes = play(policy(), study.task, split, how, cell.seed, f"{label}, greedy")
+            part.add(greedy.rows(snapshot, split, measure(study.task, split, episodes)))
 
 
-def _records(
-    cell: Cell, snapshot: Snapshot, split: str, policy: Policy, episodes: Sequence[Episode]
-) -> list[dict[str, Any]]:
-    shared = cell.key(snapshot, split)
-    return [{**shared, **transcript(episode, policy, i)} for i, episode in enumerate(episodes[:KEPT_TRANSCRIPTS])]
+def kept(episodes: Sequence[Episode], most: int) -> list[int]:
+    """Numbers of the episodes to show: the first ones, but a success and a failure among them where there are any."""
+    outcomes = [episode.terminated for episode in episodes]
+    either = [outcomes.index(outcome) for outcome in (True, False) if outcome in outcomes]
+    return sorted(list(dict.fromkeys((*either, *range(len(episodes)))))[:most])
 
 
-def evaluate_init(profile: Profile, seed: int) -> pd.DataFrame:
+def evaluate_init(study: Study, seed: int) -> pd.DataFrame:
     """Test Init of a seed on every split; its rows."""
-    folder = init_folder(profile, seed)
+    folder = init_folder(study, seed)
     snapshot = read_snapshot(folder / "step-00000")
-    part = Part(folder, profile.evaluation)
-    _test(
-        part,
-        Cell("init", "main", "sampled", seed),
-        snapshot,
-        load_policy(snapshot.folder),
-        profile,
-        True,
-        tuple(SPLITS),
-    )
+    part = Part(folder, study.evaluation)
+    _test(part, study, _cell(study, "init", "main", "sampled", seed), snapshot, True, tuple(study.task.splits))
     return part.frame
 
 
-def evaluate_branch(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> pd.DataFrame:
-    """Test every snapshot of a branch, the last one with more hands; its rows."""
+def evaluate_branch(
+    study: Study, method: str, experiment: str, setting: str, seed: int, ablation_seeds: Sequence[int] = ()
+) -> pd.DataFrame:
+    """Test every snapshot of a branch, the last one with more episodes; its rows.
+
+    For `ablation_seeds` the main RL run is a setting of Fig. 10 as well.
+    """
     check_run(method, experiment, setting)
-    folder = branch_folder(profile, method, experiment, setting, seed)
-    part = Part(folder, profile.evaluation)
-    cell = Cell(method, experiment, "sampled" if experiment == "main" else setting, seed)
-    splits = tuple(SPLITS) if experiment == "main" else ABLATION_SPLITS
+    folder = branch_folder(study, method, experiment, setting, seed)
     found = snapshots(folder)
+    part = Part(folder, study.evaluation)
+    cell = _cell(study, method, experiment, "sampled" if experiment == "main" else setting, seed)
+    splits = tuple(study.task.splits) if experiment == "main" else ABLATION_SPLITS
     for snapshot in found:
-        _test(part, cell, snapshot, load_policy(snapshot.folder), profile, snapshot is found[-1], splits)
-    if (method, experiment) == ("rl", "main") and seed in profile.ablation_seeds:
-        _share_with_attempts(part, profile.ppo.attempts)
+        _test(part, study, cell, snapshot, snapshot is found[-1], splits)
+    if (method, experiment) == ("rl", "main") and "attempts" in study.experiments and seed in ablation_seeds:
+        _share_with_attempts(part, study.ppo.attempts)
     return part.frame
 
 
@@ -158,28 +147,33 @@ def _share_with_attempts(part: Part, attempts: int) -> None:
     part.add(rows.assign(experiment="attempts", setting=f"attempts={attempts}").to_dict("records"))
 
 
-def evaluate_sensitivity(profile: Profile, seed: int) -> pd.DataFrame:
+def evaluate_sensitivity(study: Study, seed: int) -> pd.DataFrame:
     """Temperature x number of attempts for Init and both ends: one long rollout per temperature, counted at every k."""
-    config = profile.evaluation
-    part = Part(init_folder(profile, seed).with_name(f"sensitivity-s{seed}"), config)
-    ends = {"init": read_snapshot(init_folder(profile, seed) / "step-00000")}
+    config = study.evaluation
+    ends = {"init": read_snapshot(init_folder(study, seed) / "step-00000")}
     for method in ("sft", "rl"):
-        ends[method] = snapshots(branch_folder(profile, method, "main", "", seed))[-1]
+        ends[method] = snapshots(branch_folder(study, method, "main", "", seed))[-1]
+    part = Part(sensitivity_folder(study, seed), config)
     most = max(config.attempts_grid)
     for method, snapshot in ends.items():
-        policy = load_policy(snapshot.folder)
+        policy = cache(lambda folder=snapshot.folder: load_policy(folder, study.dtype))
         for temperature in config.temperatures:
             cells = {
-                k: Cell(method, "sensitivity", f"temperature={temperature:g};attempts={k}", seed)
+                k: _cell(study, method, "sensitivity", f"temperature={temperature:g};attempts={k}", seed)
                 for k in config.attempts_grid
             }
             for split in ABLATION_SPLITS:
                 if part.has(cells[most], snapshot, split):
                     continue
                 how = protocol(config, attempts=most, temperature=temperature, episodes=config.episodes_sensitivity)
-                episodes = play(policy, split, how, seed, f"{method}, T={temperature:g}: {split}")
+                episodes = play(policy(), study.task, split, how, seed, f"{method}, T={temperature:g}: {split}")
                 rows = []
                 for k, cell in cells.items():
-                    rows += cell.rows(snapshot, split, {"success": (_within(episodes, k), len(episodes))})
+                    rows += cell.rows(snapshot, split, {"success": within(episodes, k)})
                 part.add(rows)
     return part.frame
+
+
+def sensitivity_folder(study: Study, seed: int) -> Path:
+    """Where the measurements of `evaluate_sensitivity` live."""
+    return paths.run_folder(study.profile, f"{study.task.slug}-sensitivity-s{seed}")

@@ -51,6 +51,13 @@ FIG01 = {
     },
 }
 
+# Fig. 4: the route it shows. Printed.
+FIG04 = {
+    "provenance": "printed",
+    "landmarks": ["The Dutch", "Lola Taverna"],
+    "destination": "Shuka",
+}
+
 # Fig. 5: the curves themselves are not recoverable; the axes are. Ticks printed.
 FIG05 = {
     "provenance": "printed axis ticks; curve values not recoverable",
@@ -135,6 +142,13 @@ FIG10 = {
     "id_growth_axis": [4, 12],
 }
 
+# Figs. 11-14: a prompt, a response and the verifier's message, one example a task variant. Printed.
+EXAMPLES = {
+    "provenance": "printed examples",
+    "figures": {"GP-VL": 11, "GP-L": 12, "V-IRL-VL": 13, "V-IRL-L": 14},
+    "slips": "Fig. 12 (text) still speaks of an image and repeats the old rule; Fig. 11 reads K as 13 by the 10-rule.",
+}
+
 # Fig. 15: SFT on sub-optimal trajectories, GP-L: values not recoverable; conclusion printed.
 FIG15 = {
     "provenance": "printed conclusion; curve values not recoverable",
@@ -164,4 +178,11 @@ FIG20 = {
     "provenance": "printed transcript",
     "summary": "The model answers with a brute-force Python program, runs out of context and gives no JSON.",
     "cards": ["2", "J", "3", "K"],
+}
+
+# Fig. 21: what over-trained SFT answers in V-IRL when only relative turns are offered. Printed.
+FIG21 = {
+    "provenance": "printed transcript",
+    "summary": "The prompt offers relative turns only; the model answers with an absolute heading.",
+    "direction": "northwest",
 }

@@ -29,6 +29,7 @@ from sftrl_lib.analysis.statistics import CONFIDENCE, Estimate
 from sftrl_lib.analysis.tables import write_atomically
 
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
+RIGHT, WRONG, MARK = "#00795a", "#882255", "#ffe9a8"  # a verdict's colours; the tint behind words to look at
 COLORS = {
     "init": "#5f5f5f", "sft": "#d55e00", "rl": "#0072b2", "sft_suboptimal": "#e69f00",
     "rl_no_init": "#cc79a7", "foundation": "#999999",
@@ -40,14 +41,14 @@ NAMES = {
 }  # fmt: skip
 SPLITS = {
     "id": "ID: the training rule",
-    "heldout": "held-out hands",
+    "heldout": "held-out instances",
     "rule_ood": "OOD: a new rule",
     "visual_ood": "OOD: a new look",
 }
+HELDOUT = {"general_points": "held-out hands", "navigation": "held-out routes"}
 METRICS = {
     "success": "success rate",
     "step_accuracy": "per-step accuracy",
-    "recognition": "numbers read right",
 }
 
 _RC = {
@@ -60,6 +61,7 @@ _RC = {
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
     "legend.frameon": False, "figure.facecolor": "white", "figure.dpi": 100, "pdf.fonttype": 42,
+    "text.hinting": "none",  # every letter as wide as its font says, so that a tint lies behind its word
 }  # fmt: skip
 
 
@@ -128,14 +130,14 @@ def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
 
 
 def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
-    """One line that says profile, seeds, episodes per point and seed, and which marks are the intervals."""
+    """One line that says profile, seeds, n per point and seed, and which marks are the intervals."""
     seeds, low, high = rows["seed"].nunique(), rows["n"].min(), rows["n"].max()
-    episodes = f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    count = f"{low:,}" if low == high else f"{low:,}–{high:,}"
     about = "over the seeds" if seeds > 1 else "of this seed's episodes"
     facts = [
         f"profile {profile}",
         f"{seeds} seed{'s' if seeds > 1 else ''}",
-        f"n = {episodes} episodes per point and seed",
+        f"n = {count} episodes per point and seed",
         f"{marks}: {CONFIDENCE:.0%} CI {about}",
     ]
     return " · ".join([*facts, *remarks])
@@ -176,8 +178,21 @@ def handle(method: str, **options: object) -> Line2D:
     return Line2D([], [], marker=MARKERS[method], markeredgecolor="white", markeredgewidth=0.6, **options)
 
 
-def heldout_handle() -> Line2D:
-    return Line2D([], [], linestyle=(0, (4, 2)), color=GREY, linewidth=1.3, label="held-out hands (dashed)")
+def split_name(split: str, task: str) -> str:
+    """What a split holds, in the task's own words."""
+    return HELDOUT[task] if split == "heldout" else SPLITS[split]
+
+
+def line_handle(label: str, dashed: bool = False) -> Line2D:
+    """A legend entry for what the line's style says, whatever the method."""
+    look = {"linestyle": (0, (4, 2)), "linewidth": 1.3} if dashed else {"linestyle": "-", "linewidth": 1.9}
+    return Line2D([], [], color=GREY, label=label, **look)
+
+
+def heldout_handle(rows: pd.DataFrame) -> Line2D:
+    """The dashed lines' legend entry: hands, routes, or both, as the rows' tasks have it."""
+    names = [HELDOUT[task].removeprefix("held-out ") for task in HELDOUT if task in set(rows["task"])]
+    return line_handle(f"held-out {' and '.join(names)} (dashed)", dashed=True)
 
 
 def paper_handle(label: str = "paper (hollow)") -> Line2D:

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ..profiles import Profile
+from ..profiles import Study
 from ..training.branches import branch_folder, check_run
 from .tables import TableError
 
@@ -20,18 +20,18 @@ _PANELS = {
 }  # fmt: skip
 
 
-def training_log(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> pd.DataFrame:
+def training_log(study: Study, method: str, experiment: str, setting: str, seed: int) -> pd.DataFrame:
     """One row per update or logged step. Raises TableError if the branch has not been trained."""
     check_run(method, experiment, setting)
-    path = branch_folder(profile, method, experiment, setting, seed) / "log.json"
+    path = branch_folder(study, method, experiment, setting, seed) / "log.json"
     if not path.exists():
         raise TableError(f"There is no training log of {path.parent.name}; train it first.")
     return pd.DataFrame(json.loads(path.read_text()))
 
 
-def draw_training(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> Figure:
+def draw_training(study: Study, method: str, experiment: str, setting: str, seed: int) -> Figure:
     """The training log as small panels over training compute."""
-    log = training_log(profile, method, experiment, setting, seed)
+    log = training_log(study, method, experiment, setting, seed)
     panels = _PANELS["sft" if method.startswith("sft") else "rl"]
     figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.6), squeeze=False, layout="constrained")
     for axis, (column, label) in zip(axes[0], panels.items(), strict=True):

@@ -1,8 +1,8 @@
-"""Pretraining of the tiny text foundation model: a stock `LlamaForCausalLM` of 0.85 M parameters.
+"""Pretraining of the tiny text foundation models: stock `LlamaForCausalLM`s of 0.9 M parameters.
 
-The paper takes Llama-3.2-Vision-11B as given; we train ours, on the curriculum of `curriculum.py`, in about 20
-minutes on two cores. Matrices are trained by Muon, the rest by AdamW (both from `torch.optim`): Muon reached in 100
-steps what AdamW alone needed 250 for.
+The paper takes Llama-3.2-Vision-11B as given; we train ours, on the curricula of `points_curriculum.py` and
+`navigation_curriculum.py`, one model a task, in about half an hour on two cores. Matrices are trained by Muon, the
+rest by AdamW (both from `torch.optim`): Muon reached in 100 steps what AdamW alone needed 250 for.
 """
 
 from __future__ import annotations
@@ -27,13 +27,24 @@ from ..paths import SHIPPED, build
 from ..points.formula import evaluate as formula_value
 from ..points.formula import parse_formula
 from ..points.rules import RULES
-from . import curriculum
+from ..virl.rails import TURNS
+from . import navigation_curriculum, points_curriculum
 from .checkpoint import CheckpointError, load_state, save_state
-from .curriculum import Document, document
+from .documents import Document
 from .policy import Policy, load_policy, model_folder
-from .tokenizer import ASSISTANT, END, USER, foundation_tokenizer
+from .tokenizer import (
+    ASSISTANT,
+    END,
+    USER,
+    build_tokenizer,
+    document_texts,
+    name_words,
+    navigation_texts,
+    points_texts,
+)
 
 IGNORED = -100  # the label of a token without loss
+CURRICULA = {"general_points": points_curriculum.document, "navigation": navigation_curriculum.document}
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class FoundationConfig:
     cooldown: float = 0.6  # the learning rate falls linearly to zero over this last share of the steps
     seed: int = 0
     save_every: int = 100  # steps
+    tasks: tuple[str, ...] = ("general_points",)  # whose curricula it reads, in equal numbers of documents
 
     @property
     def total_steps(self) -> int:
@@ -67,6 +79,31 @@ class FoundationConfig:
             return min(1.0, (step + 1) / self.warmup, (1 - step / self.steps) / self.cooldown)
         step -= self.steps
         return self.restart * min((step + 1) / self.warmup, 1 - step / self.more_steps)
+
+
+# The shipped models.
+FOUNDATIONS = {
+    "text": FoundationConfig(),
+    "navigation": FoundationConfig(tasks=("navigation",), steps=1200, more_steps=500, tokens_per_step=8_000),
+}
+
+
+def draw(config: FoundationConfig, rng: random.Random, progress: float) -> Document:
+    """A document of one of the tasks' curricula."""
+    return CURRICULA[rng.choices(config.tasks)[0]](rng, progress)
+
+
+def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> PreTrainedTokenizerFast:
+    """The tokenizer of a foundation model, from a sample of its curricula and the tasks' own texts."""
+    rng = random.Random(config.seed)
+    texts = document_texts(draw(config, rng, rng.random()) for _ in range(documents))
+    words: list[str] = []
+    if "general_points" in config.tasks:
+        texts += points_texts()
+    if "navigation" in config.tasks:
+        texts += navigation_texts()
+        words = name_words()
+    return build_tokenizer(texts, words=words)
 
 
 def encode(doc: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
@@ -100,7 +137,7 @@ def batches(
         rows, cut, progress = [], [], min(1.0, number * group / config.steps)
         size = 0
         while size < group * config.tokens_per_step:
-            rows.append(encode(document(rng, progress), tokenizer))
+            rows.append(encode(draw(config, rng, progress), tokenizer))
             size += len(rows[-1][0])
         rows.sort(key=lambda row: len(row[0]))
         per_batch = size / group
@@ -173,7 +210,7 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
 
     Continues from ``folder/training`` if a run of the same configuration was interrupted.
     """
-    tokenizer = foundation_tokenizer(config.seed)
+    tokenizer = foundation_tokenizer(config)
     model = new_model(config, tokenizer)
     optims = optimizers(model, config)
     state = {"model": model, **{f"optimizer{i}": o for i, o in enumerate(optims)}}
@@ -223,22 +260,32 @@ def read_record(name: str) -> dict:
 
 
 @torch.no_grad()
-def capabilities(policy: Policy, samples: int = 256, seed: int = 1_000_000) -> dict[str, float]:
-    """Share of right greedy answers on fresh documents of each kind, and on the held-out rule in a known format.
+def capabilities(policy: Policy, tasks: tuple[str, ...], samples: int = 256, seed: int = 1_000_000) -> dict[str, float]:
+    """Share of right greedy answers on fresh documents, and on what pretraining holds out in a known format.
 
     An answer is right if it is what the document says or, where several formulas will do, if it makes the target.
     """
     rng = random.Random(seed)
+    relative = navigation_curriculum.ActionSpace(navigation_curriculum.OFFICIAL_TURN, "forward()", "stop()", TURNS)
     kinds = {
-        "calculation": curriculum.calculation,
-        "reading cards, random rules": curriculum.reading,
-        "making 24 or another target": curriculum.making,
-        "conversation, random rules": curriculum.conversation,
-        "conversation after failures": lambda r: curriculum.conversation(r, most_attempts=5),
-        "conversation, rule 11/12/13": lambda r: curriculum.conversation(r, rule=RULES["distinct"]),
+        "general_points": {
+            "calculation": points_curriculum.calculation,
+            "reading cards, random rules": points_curriculum.reading,
+            "making 24 or another target": points_curriculum.making,
+            "conversation, random rules": points_curriculum.conversation,
+            "conversation after failures": lambda r: points_curriculum.conversation(r, most_attempts=5),
+            "conversation, rule 11/12/13": lambda r: points_curriculum.conversation(r, rule=RULES["distinct"]),
+        },
+        "navigation": {
+            "turning, any action space": navigation_curriculum.turning,
+            "reciting an instruction": navigation_curriculum.reciting,
+            "conversation, any action space": navigation_curriculum.conversation,
+            "conversation after a failure": lambda r: navigation_curriculum.conversation(r, most_attempts=2),
+            "conversation, turn_direction(left)": lambda r: navigation_curriculum.conversation(r, space=relative),
+        },
     }
     scores = {}
-    for name, kind in kinds.items():
+    for name, kind in [item for task in tasks for item in kinds[task].items()]:
         prompts, answers = [], []
         for _ in range(samples):
             ids, labels = encode(kind(rng), policy.tokenizer)
@@ -277,21 +324,23 @@ def is_right(text: str, expected: str) -> bool:
 
 
 def main() -> None:
-    """``make foundation``: train the shipped text model again."""
-    parser = argparse.ArgumentParser(description="Train the tiny text foundation model and ship it.")
-    parser.add_argument("--folder", type=Path, default=SHIPPED / "text", help="where the model goes")
-    parser.add_argument("--work", type=Path, default=build("foundation") / "text", help="checkpoints, to resume from")
+    """``make foundation``: train the shipped text models again."""
+    parser = argparse.ArgumentParser(description="Train the tiny text foundation models and ship them.")
+    parser.add_argument("--models", nargs="+", choices=list(FOUNDATIONS), default=list(FOUNDATIONS), help="which")
+    parser.add_argument("--folder", type=Path, default=SHIPPED, help="where the models go")
+    parser.add_argument("--work", type=Path, default=build("foundation"), help="checkpoints, to resume from")
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    pretrain(FoundationConfig(), options.work)
-    ship(options.work, options.folder)
+    for name in options.models:
+        pretrain(FOUNDATIONS[name], options.work / name)
+        ship(options.work / name, options.folder / name)
 
 
 def ship(work: Path, folder: Path) -> None:
     """Copy a finished model to `folder` with its capability table; weights are kept in float32."""
     policy = load_policy(work)
     record = json.loads((work / "record.json").read_text())
-    record["capabilities"] = capabilities(policy)
+    record["capabilities"] = capabilities(policy, tuple(record["config"]["tasks"]))
     record["versions"] = {
         "sftrl_lib": __version__,
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""The tiny models' tokenizer: numbers, cards, operators and whole template phrases are one token each.
+"""The tiny models' tokenizer: numbers, cards, operators, directions, words of names, whole phrases are one token each.
 
 SmolLM2's tokenizer needs 115 tokens for the paper's prompt and 60 for its answer; here both shrink to a few dozen,
 which is what lets the paper's own prompts be used verbatim at this scale. Anything else is spelt in bytes, so every
@@ -18,6 +18,13 @@ from transformers import PreTrainedTokenizerFast
 
 from ..points.prompts import FEEDBACK, expert_response, task_prompt
 from ..points.rules import RULES, deal
+from ..virl import prompts as navigation
+from ..virl.cities import CITIES, MINI_CITIES
+from ..virl.city import load_city
+from ..virl.landmarks import landmark_names
+from ..virl.rails import SPATIAL, rail_builder
+from .documents import Document
+from .navigation_curriculum import SPACES
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 LARGEST_NUMBER = 199
@@ -31,11 +38,18 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# What varies inside a template: numbers, the ranks in a list of cards, the operators of a formula, line ends.
+_DIRECTIONS = [direction for space in SPACES for direction in space]
+_DIRECTION = "|".join(sorted(_DIRECTIONS, key=len, reverse=True))
+# What varies inside a template: numbers, the ranks in a list of cards, the operators of a formula, line ends;
+# directions in instructions, actions and lists of them; the names of landmarks and where they are.
 _VARIABLE = re.compile(
     r"\d+"
     r"|(?:(?<=\[')|(?<=', '))(?:[AJQK])(?=', '|'\])"
     r"|(?<=[\d)])[-+*/=]|\((?=[\d(])|(?<=[\d)])\)"
+    rf"|(?:(?<=urn )|(?<=face )|(?<=\w\()|(?<='))(?:{_DIRECTION})(?=[ .)'])"
+    r"|(?:(?<=where )|(?<=\d: )|(?<=\": \")|(?<=The destination ))"
+    r"(?!The destination |Move forward )[^\n\"]+?(?= is on your )"
+    rf"|(?<= is on your )(?:{'|'.join(sorted(SPATIAL, key=len, reverse=True))})"
 )
 
 
@@ -48,8 +62,8 @@ def phrases(texts: Iterable[str], least: int) -> list[str]:
     return sorted(phrase for phrase, count in counts.items() if count >= least and len(phrase) > 1)
 
 
-def task_texts(deals: int = 50) -> list[str]:
-    """Prompts, answers and feedback of the task itself, so that its phrases are in the vocabulary."""
+def points_texts(deals: int = 50) -> list[str]:
+    """Prompts, answers and feedback of GeneralPoints, so that its phrases are in the vocabulary."""
     rng = np.random.default_rng(0)
     texts = list(FEEDBACK.values())
     for _ in range(deals):
@@ -59,8 +73,29 @@ def task_texts(deals: int = 50) -> list[str]:
     return texts
 
 
-def build_tokenizer(texts: Iterable[str], least: int = 20) -> PreTrainedTokenizerFast:
-    """A tokenizer whose phrases come from `texts`; deterministic in them."""
+def navigation_texts(routes: int = 40) -> list[str]:
+    """Prompts, answers and feedback of navigation."""
+    city = load_city("nyc")
+    rails = [rail_builder(city).build(index, 0) for index in range(routes)]
+    pairs = [pair for rail in rails for pair in navigation.expert_pairs(rail)]
+    return [*navigation.FEEDBACK.values(), *(text for pair in pairs for text in pair)]
+
+
+def name_words(names: int = 600) -> list[str]:
+    """The words that landmarks' names are made of, in all cities, and the directions.
+
+    A word carries the blank before it, for a token " " between two words would be followed by anything: a model finds
+    what comes next in a name that it has seen by looking for the token before.
+    """
+    words: Counter[str] = Counter()
+    for spec in (*CITIES.values(), *MINI_CITIES.values()):
+        stream = landmark_names(random.Random(0), spec.words)
+        words.update(word for _ in range(names) for word in re.findall(r" ?(?:[^\W\d]+|&)|'s", next(stream)[0]))
+    return sorted({word for word, count in words.items() if count >= 5 and len(word) > 1} | {*_DIRECTIONS, *SPATIAL})
+
+
+def build_tokenizer(texts: Iterable[str], least: int = 20, words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer whose phrases come from `texts`; deterministic in them. `words` become tokens as they are."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([PAD, END, USER, ASSISTANT, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -68,7 +103,8 @@ def build_tokenizer(texts: Iterable[str], least: int = 20) -> PreTrainedTokenize
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([PAD, END, USER, ASSISTANT])
     numbers = [str(n) for n in range(10, LARGEST_NUMBER + 1)]
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in [*numbers, *phrases(texts, least)]])
+    known = dict.fromkeys([*numbers, *words, *phrases(texts, least)])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in known])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -79,12 +115,8 @@ def build_tokenizer(texts: Iterable[str], least: int = 20) -> PreTrainedTokenize
     )
 
 
-def foundation_tokenizer(seed: int = 0, documents: int = 4_000) -> PreTrainedTokenizerFast:
-    """The tokenizer of the text foundation model, from a sample of its curriculum and the task's own texts."""
-    from .curriculum import document
-
-    rng = random.Random(seed)
-    sample = [document(rng, rng.random()) for _ in range(documents)]
-    texts = ["".join(turn.content for turn in doc if turn.role == "text") for doc in sample]
-    texts += [turn.content for doc in sample for turn in doc if turn.role != "text"]
-    return build_tokenizer([*texts, *task_texts()])
+def document_texts(documents: Iterable[Document]) -> list[str]:
+    """What phrases are counted in: plain documents as a whole, the messages of conversations one by one."""
+    documents = list(documents)
+    texts = ["".join(turn.content for turn in doc if turn.role == "text") for doc in documents]
+    return texts + [turn.content for doc in documents for turn in doc if turn.role != "text"]

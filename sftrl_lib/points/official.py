@@ -149,9 +149,7 @@ def _number_faults(tokens: Sequence[str], numbers: Sequence[int]) -> list[str]:
     return faults
 
 
-def _value_reward(
-    formula: str, tokens: Sequence[str], numbers: Sequence[int], target: int
-) -> tuple[int, str]:
+def _value_reward(formula: str, tokens: Sequence[str], numbers: Sequence[int], target: int) -> tuple[int, str]:
     """Reward and message of a formula that uses each number once and has no fault of grammar."""
     stored = official_solutions(tuple(sorted(numbers)), target)
     value = _python_value(tokens)

@@ -53,7 +53,7 @@ def rule_sentence(rule: str | Rule | Sequence[int]) -> str:
 def task_prompt(
     cards: Sequence[str], rule: str | Rule | Sequence[int] = "ten", target: int = 24, modality: str = "text"
 ) -> str:
-    """The whole prompt of one hand. For ``modality="image"`` the cards are not in the text."""
+    """The whole prompt of one hand. For ``modality="image"`` (Fig. 11) the cards are not in the text."""
     shown = f"[Input]\nCards: {list(cards)}\n\n" if modality == "text" else ""
     return _TASK.format(target=target, rule=rule_sentence(rule), cards_are=_CARDS_ARE[modality], input=shown)
 

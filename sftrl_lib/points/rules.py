@@ -108,6 +108,26 @@ def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: i
     return cards
 
 
+def check_suits(suits: Sequence[str]) -> list[str]:
+    """`suits` as a list, or a ValueError if they are not four known ones."""
+    if not isinstance(suits, (list, tuple)) or len(suits) != 4:
+        raise ValueError(f"The suits of a hand are a list of four such as 'spades', got {suits!r}.")
+    return [check_choice("suit", suit, SUITS["any"]) for suit in suits]
+
+
+def deal_suits(rng: np.random.Generator, cards: Sequence[str], suits: str = "any") -> list[str]:
+    """A random suit for each of `cards`. No card occurs twice, unless a rank does so more often than there are suits.
+
+    Raises ValueError for unknown ``suits``.
+    """
+    check_choice("suits", suits, tuple(SUITS))
+    dealt: list[tuple[str, str]] = []
+    for card in cards:
+        free = [suit for suit in SUITS[suits] if (card, suit) not in dealt] or list(SUITS[suits])
+        dealt.append((card, free[int(rng.integers(len(free)))]))
+    return [suit for _, suit in dealt]
+
+
 def deal(
     rng: np.random.Generator,
     rule: str | Rule | Sequence[int] = "ten",

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,8 +67,9 @@ def grade(
 ) -> Grade:
     """Grade one answer, any text whatever, to the hand `cards` (ranks such as "A", "10", "K").
 
-    With ``modality="image"`` the answer's "cards" field is checked first. Raises ValueError for an unknown
-    card, rule, modality or verifier.
+    With ``modality="image"`` the answer's "cards" field is checked first: it must name the four ranks, in any
+    order; an answer without a legible one counts as misread. Raises ValueError for an unknown card, rule,
+    modality or verifier.
     """
     check_choice("verifier", verifier, VERIFIERS)
     check_choice("modality", modality, MODALITIES)
@@ -95,6 +97,16 @@ def _outcome(text: str, cards: Sequence[str], numbers: Sequence[int], target: in
 def read_cards(text: str) -> list[str] | None:
     """The cards the answer says it sees (its "cards" field); None without such a list of ranks."""
     return _cards(text, _document(text))
+
+
+def recognition(text: str, cards: Sequence[str]) -> float:
+    """The share of the hand `cards` that the answer's "cards" field names, in any order; 1.0 only if all is right.
+
+    Cards named too many count as errors too. The paper's recognition accuracy (section 5.3, Fig. 8) is the share
+    of answers with 1.0, as in the official code, which counts those not graded as misread.
+    """
+    seen = read_cards(text) or []
+    return sum((Counter(seen) & Counter(cards)).values()) / max(len(seen), len(cards), 1)
 
 
 def read_numbers(text: str) -> list[int] | None:

@@ -1,7 +1,7 @@
 """The paper's fork: a short SFT makes Init, then more SFT or RL continue from it at equal training compute.
 
-Every function takes a profile and says what it makes in ``build/<profile>/runs/<run>``; what is already there is
-kept, what was interrupted goes on.
+Every function takes a study and says what it makes in ``build/<profile>/runs/<run>``; what is already there is kept,
+what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from datasets import Dataset
 from .. import paths
 from ..models.checkpoint import mark_folder
 from ..models.policy import Policy, check_model, load_policy, model_folder
-from ..profiles import METHODS, Profile
+from ..profiles import METHODS, Study
+from ..tasks import Task
 from .compute import Compute
-from .data import make_dataset
+from .data import check_kind, make_dataset
 from .ppo import train_ppo
 from .sft import steps_for, train_sft
 from .snapshots import Snapshot, read_snapshot, snapshots, write_snapshot
@@ -53,110 +54,110 @@ def check_run(method: str, experiment: str, setting: str = "") -> dict[str, floa
     return {varied: number}
 
 
-def init_folder(profile: Profile, seed: int) -> Path:
+def init_folder(study: Study, seed: int) -> Path:
     """Where Init of a seed lives."""
-    return paths.run_folder(profile.name, f"init-s{seed}")
+    return paths.run_folder(study.profile, f"{study.task.slug}-init-s{seed}")
 
 
-def branch_folder(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> Path:
+def branch_folder(study: Study, method: str, experiment: str, setting: str, seed: int) -> Path:
     """Where a branch lives."""
-    parts = [method, experiment, setting.replace("=", ""), f"s{seed}"]
-    return paths.run_folder(profile.name, "-".join(part for part in parts if part))
+    parts = [study.task.slug, method, experiment, setting.replace("=", ""), f"s{seed}"]
+    return paths.run_folder(study.profile, "-".join(part for part in parts if part))
 
 
-def demonstrations(profile: Profile, kind: str = "expert") -> Dataset:
-    """The SFT data of a profile, generated on first use."""
-    folder = paths.data(profile.name) / f"general_points-{kind}"
-    return make_dataset(folder, kind, profile.sft.examples, _DATA_SEED)
+def demonstrations(study: Study, kind: str = "expert") -> Dataset:
+    """The SFT data of a study, generated on first use. Raises ValueError for a kind that its task does not have."""
+    folder = paths.data(study.profile) / f"{study.task.name}-{kind}"
+    return make_dataset(folder, study.task, kind, study.sft.examples, _DATA_SEED)
 
 
-def make_init(profile: Profile, seed: int) -> Snapshot:
+def make_init(study: Study, seed: int) -> Snapshot:
     """Init: the foundation model after a short SFT that teaches the answer format (paper C.2)."""
-    folder = init_folder(profile, seed)
+    folder = init_folder(study, seed)
     final = folder / "step-00000"
-    if not claim(folder, profile):
-        policy = load_policy(profile.foundation, profile.dtype)
+    if not claim(folder, study):
+        policy = load_policy(study.foundation, study.dtype)
         compute = Compute(policy.parameters_count)
-        data = demonstrations(profile)
-        steps = profile.sft.init_steps
-        train_sft(policy, data, profile.sft, compute, steps, 0, folder, seed, schedule="constant_with_warmup")
+        data = demonstrations(study)
+        steps = study.sft.init_steps
+        train_sft(policy, data, study.sft, compute, steps, 0, folder, seed, schedule="constant_with_warmup")
         write_snapshot(policy, folder, 0, Compute(policy.parameters_count, init_tokens=compute.trained_tokens))
         (folder / "finished").touch()
     return read_snapshot(final)
 
 
-def claim(folder: Path, profile: Profile) -> bool:
-    """Mark `folder` as made by this profile and foundation model; returns whether it is already finished.
+def claim(folder: Path, study: Study) -> bool:
+    """Mark `folder` as made by this study and foundation model; returns whether it is already finished.
 
     Raises CheckpointError if it was made, or begun, with something else, or if there is no such foundation model: the
     mark of a model that is missing would not fit the one that is then made.
     """
-    check_model(profile.foundation)
-    weights = Path(model_folder(profile.foundation)) / "model.safetensors"
+    check_model(study.foundation)
+    weights = Path(model_folder(study.foundation)) / "model.safetensors"
     made_with = {
-        "foundation": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else profile.foundation,
-        "fork_flops": profile.fork_flops,
-        "sft": asdict(profile.sft),
-        "ppo": asdict(profile.ppo),
+        "foundation": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else study.foundation,
+        "training": dict(study.task.training),
+        "fork_flops": study.fork_flops,
+        "sft": asdict(study.sft),
+        "ppo": asdict(study.ppo),
     }
     mark_folder(folder, "made_with.json", made_with)
     return (folder / "finished").exists()
 
 
-def training_env(attempts: int) -> gymnasium.Env:
-    """GeneralPoints under the training rule, without the held-out hands."""
-    made = gymnasium.make(
-        "sftrl/GeneralPoints-v0", rule="ten", hands="train", max_attempts=attempts, disable_env_checker=True
-    )
-    return made.unwrapped
+def training_env(task: Task, attempts: int) -> gymnasium.Env:
+    """The environment of a task under the training rule, without what is held out."""
+    return task.make_env(task.training, attempts)
 
 
-def train_branch(profile: Profile, method: str, experiment: str, setting: str, seed: int) -> list[Snapshot]:
-    """Train one branch for `profile.fork_flops` after Init; its snapshots, by step. Makes Init if there is none.
+def train_branch(study: Study, method: str, experiment: str, setting: str, seed: int) -> list[Snapshot]:
+    """Train one branch for `study.fork_flops` after Init; its snapshots, by step. Makes Init if there is none.
 
-    Raises ValueError for combinations that no experiment knows.
+    Raises ValueError for combinations that no experiment knows, and for demonstrations that the task does not have.
     """
     varied = check_run(method, experiment, setting)
-    folder = branch_folder(profile, method, experiment, setting, seed)
-    if claim(folder, profile):
+    kind = check_kind(study.task, "suboptimal" if method == "sft_suboptimal" else "expert")
+    folder = branch_folder(study, method, experiment, setting, seed)
+    if claim(folder, study):
         return snapshots(folder)
     if method == "rl_no_init":
-        policy, reference = load_policy(profile.foundation, profile.dtype), None
+        policy, reference = load_policy(study.foundation, study.dtype), None
         compute = Compute(policy.parameters_count)
     else:
-        init = make_init(profile, seed)
-        policy, compute = load_policy(init.folder, profile.dtype), init.compute
-        reference = load_policy(init.folder, profile.dtype) if profile.ppo.kl_coef else None
+        init = make_init(study, seed)
+        policy, compute = load_policy(init.folder, study.dtype), init.compute
+        reference = load_policy(init.folder, study.dtype) if study.ppo.kl_coef else None
     if method.startswith("sft"):
-        data = demonstrations(profile, "suboptimal" if method == "sft_suboptimal" else "expert")
-        steps = steps_for(policy, data, profile.sft, profile.fork_flops)
-        train_sft(policy, data, profile.sft, compute, steps, profile.checkpoints, folder, seed)
+        data = demonstrations(study, kind)
+        steps = steps_for(policy, data, study.sft, study.fork_flops)
+        train_sft(policy, data, study.sft, compute, steps, study.checkpoints, folder, seed)
     else:
         ppo = replace(
-            profile.ppo,
-            lr=varied.get("lr", profile.ppo.lr),
-            attempts=int(varied.get("attempts", profile.ppo.attempts)),
+            study.ppo,
+            lr=varied.get("lr", study.ppo.lr),
+            attempts=int(varied.get("attempts", study.ppo.attempts)),
         )
         train_ppo(
             policy,
-            lambda: training_env(ppo.attempts),
+            lambda: training_env(study.task, ppo.attempts),
             ppo,
             compute,
-            profile.fork_flops,
-            profile.checkpoints,
+            study.fork_flops,
+            study.checkpoints,
             folder,
             seed,
             reference,
+            study.task.answer_key,
         )
     (folder / "finished").touch()
     return snapshots(folder)
 
 
-def init_policy(profile: Profile, seed: int) -> Policy:
+def init_policy(study: Study, seed: int) -> Policy:
     """Init of a seed, ready to play."""
-    return load_policy(init_folder(profile, seed) / "step-00000", profile.dtype)
+    return load_policy(init_folder(study, seed) / "step-00000", study.dtype)
 
 
-def final_policy(profile: Profile, method: str, seed: int) -> Policy:
+def final_policy(study: Study, method: str, seed: int) -> Policy:
     """The end of a main branch, ready to play."""
-    return load_policy(snapshots(branch_folder(profile, method, "main", "", seed))[-1].folder, profile.dtype)
+    return load_policy(snapshots(branch_folder(study, method, "main", "", seed))[-1].folder, study.dtype)

@@ -1,14 +1,18 @@
 """Expert demonstrations for SFT, as Hugging Face datasets in conversational prompt/completion form (paper C.1).
 
-The official project released data for the text tasks but no script that makes it. Ours is generated from the solver:
-``expert`` pairs the prompt of a training hand with one of its solutions; ``suboptimal`` (Fig. 15) puts failed
-attempts and the verifier's feedback between the two, as in the conversations that RL sees.
+The official project released data for the text tasks but no script that makes it. Ours is generated. GeneralPoints:
+``expert`` pairs the prompt of a training hand with one of the solver's solutions; ``suboptimal`` (Fig. 15) puts failed
+attempts and the verifier's feedback between the two, as in the conversations that RL sees. Navigation: ``expert``
+pairs the prompt at every position of a training route with the expert's answer.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import shutil
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +23,20 @@ from ..models.policy import Messages
 from ..points.prompts import expert_response, response, task_prompt
 from ..points.rules import card_numbers, deal, is_heldout
 from ..points.solver import random_formula, solve
-from ..points.verifier import grade
-
-KINDS = ("expert", "suboptimal")
+from ..points.verifier import grade, read_numbers
+from ..tasks import Task
+from ..virl import ACTION_SPACES, expert_pairs, load_city
+from ..virl.rails import rail_builder
 
 
 class DatasetError(ValueError):
     """An SFT dataset is missing or damaged."""
+
+
+def hands(task: Task, kind: str, rng: np.random.Generator) -> Iterator[dict[str, Messages]]:
+    """Demonstrations on fresh training hands, without end."""
+    while True:
+        yield demonstration(rng, kind, task.training["rule"])
 
 
 def demonstration(
@@ -66,14 +77,51 @@ def failed_answer(choice: random.Random, cards: list[str], numbers: list[int]) -
     return response(cards, read, f"{formula}=24")
 
 
-def make_dataset(folder: Path, kind: str, examples: int, seed: int) -> Dataset:
-    """Generate `examples` demonstrations and save them with `datasets.Dataset.save_to_disk`; reuse what is there."""
-    if kind not in KINDS:
-        raise ValueError(f"Unknown kind of demonstrations {kind!r}; use one of {', '.join(KINDS)}.")
+def positions(task: Task, kind: str, rng: np.random.Generator) -> Iterator[dict[str, Messages]]:
+    """Every position of every training route, without end: routes in random order, other rails in every pass."""
+    city = load_city(task.training["routes"])
+    rails = rail_builder(city)
+    while True:
+        seed = int(rng.integers(2**31))
+        for route in map(int, rng.permutation(len(city))):
+            for prompt, answer in expert_pairs(rails.build(route, seed), task.training["actions"]):
+                yield {
+                    "prompt": [{"role": "user", "content": prompt}],
+                    "completion": [{"role": "assistant", "content": answer}],
+                }
+
+
+KINDS = {"general_points": ("expert", "suboptimal"), "navigation": ("expert",)}
+SOURCES = {"general_points": hands, "navigation": positions}
+
+
+def shows_held_out(task: Task, example: dict[str, Messages]) -> bool:
+    """Whether the answer holds what only tests may: a held-out hand, or a turn of another action space."""
+    answer = example["completion"][0]["content"]
+    if task.name == "general_points":
+        return is_heldout(read_numbers(answer))
+    known = ACTION_SPACES[task.training["actions"]]
+    return any(word not in known for word in re.findall(r"turn_direction\((.*?)\)", answer))
+
+
+def check_kind(task: Task, kind: str) -> str:
+    """`kind`, or a ValueError if there are no such demonstrations of the task."""
+    kinds = KINDS[task.name]
+    if kind not in kinds:
+        raise ValueError(f"There are no {kind!r} demonstrations of {task.name}; use one of {', '.join(kinds)}.")
+    return kind
+
+
+def make_dataset(folder: Path, task: Task, kind: str, examples: int, seed: int) -> Dataset:
+    """Generate `examples` demonstrations and save them with `datasets.Dataset.save_to_disk`; reuse what is there.
+
+    Raises ValueError for a kind that the task does not have.
+    """
+    check_kind(task, kind)
     if folder.exists():
         return read_dataset(folder)
-    rng = np.random.default_rng(seed)
-    dataset = Dataset.from_list([demonstration(rng, kind) for _ in range(examples)])
+    source = SOURCES[task.name](task, kind, np.random.default_rng(seed))
+    dataset = Dataset.from_list(list(islice(source, examples)))
     fresh = folder.with_name("." + folder.name)
     shutil.rmtree(fresh, ignore_errors=True)
     dataset.save_to_disk(fresh)

@@ -9,7 +9,7 @@ import torch
 
 from ..models.checkpoint import CheckpointError
 from ..models.policy import Messages, Policy, load_policy
-from ..profiles import PROFILES, Profile, get_profile
+from ..profiles import Study, get_profile
 from .branches import final_policy, init_policy
 
 Player = Callable[[Messages], str]
@@ -27,13 +27,13 @@ def answer(policy: Policy, messages: Messages, temperature: float = 1.0, max_new
     return policy.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def players(profile: Profile, seed: int, temperature: float = 1.0) -> dict[str, Player]:
+def players(study: Study, seed: int, temperature: float = 1.0) -> dict[str, Player]:
     """Init, SFT and RL of one seed, as far as they have been trained."""
     found: dict[str, Player] = {}
     for name, load in (
-        ("Init", lambda: init_policy(profile, seed)),
-        ("SFT", lambda: final_policy(profile, "sft", seed)),
-        ("RL", lambda: final_policy(profile, "rl", seed)),
+        ("Init", lambda: init_policy(study, seed)),
+        ("SFT", lambda: final_policy(study, "sft", seed)),
+        ("RL", lambda: final_policy(study, "rl", seed)),
     ):
         try:
             found[name] = functools.partial(answer, load(), temperature=temperature)
@@ -43,13 +43,14 @@ def players(profile: Profile, seed: int, temperature: float = 1.0) -> dict[str, 
 
 
 def find_players(profile: str = "", seed: int = 0, temperature: float = 1.0) -> dict[str, Player]:
-    """The players of `profile`, or of the first profile that has any; the bare foundation model if none has.
+    """The GP-L players of `profile`, or of the first profile that has any; the bare foundation model if none has.
 
     Raises ValueError for an unknown profile.
     """
-    wanted = [get_profile(profile)] if profile else [PROFILES[name] for name in ("laptop", "smoke")]
-    for candidate in wanted:
-        if found := players(candidate, seed, temperature):
+    names = [profile] if profile else ["laptop", "smoke"]
+    studies = [get_profile(name).study("general_points", "text") for name in names]
+    for study in studies:
+        if found := players(study, seed, temperature):
             return found
-    policy = load_policy(wanted[0].foundation, wanted[0].dtype)
+    policy = load_policy(studies[0].foundation, studies[0].dtype)
     return {"Foundation (no SFT)": functools.partial(answer, policy, temperature=temperature)}

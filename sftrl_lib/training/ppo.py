@@ -66,7 +66,6 @@ class Batch:
     prompt_end: torch.Tensor  # (attempts,): position of the last prompt token, where the critic looks
     advantages: torch.Tensor  # (attempts,)
     returns: torch.Tensor  # (attempts,)
-    tokens: int  # without padding
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,8 @@ def make_batch(rows: Sequence[tuple[Conversation, list[Step]]], policy: Policy, 
         torch.tensor(prompt_end),
         torch.tensor([step.advantage for step in steps], dtype=torch.float32),
         torch.tensor([step.return_ for step in steps], dtype=torch.float32),
-        sum(len(conversation.ids) for conversation, _ in rows),
     )
-    return Batch(*(v.to(policy.device) if isinstance(v, torch.Tensor) else v for v in vars(batch).values()))
+    return Batch(*(tensor.to(policy.device) for tensor in vars(batch).values()))
 
 
 def key_weights(ids: list[int], policy: Policy, answer_key: str) -> torch.Tensor:
@@ -125,43 +123,50 @@ def key_weights(ids: list[int], policy: Policy, answer_key: str) -> torch.Tensor
 
 
 def ppo_loss(
-    policy: Policy, batch: Batch, config: PPOConfig, reference: torch.Tensor | None = None
+    policy: Policy,
+    batch: Batch,
+    config: PPOConfig,
+    reference: torch.Tensor | None = None,
+    whole: tuple[int, int] | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The clipped PPO objective plus value loss, entropy bonus and KL penalty; and what to log of it.
 
-    `reference` holds Init's log-probabilities, (rows, tokens - 1), needed when ``config.kl_coef`` is not 0.
+    `reference` holds Init's log-probabilities, (rows, tokens - 1), needed when ``config.kl_coef`` is not 0. Where
+    `batch` is a part of a minibatch, `whole` counts the answers' tokens and the attempts of all of it: the losses and
+    logs of the parts then add up to those of the minibatch.
     """
     hidden = policy.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
     chosen = batch.attempt >= 0
     owner = batch.attempt[chosen]
+    tokens, attempts = whole or (len(owner), len(batch.advantages))
     log_p = torch.log_softmax(policy.logits(hidden[:, :-1][chosen]) / config.temperature, dim=-1)
     new = log_p.gather(-1, batch.ids[:, 1:][chosen][:, None])[:, 0]
     log_ratio = new - batch.old_logprobs[chosen]
     if config.ratio == "sequence":
         per_attempt = torch.zeros_like(batch.advantages)
         log_ratio = per_attempt.index_add(0, owner, batch.weights[chosen] * log_ratio)
-        advantage = batch.advantages
+        advantage, actions = batch.advantages, attempts
     else:
-        advantage = batch.advantages[owner]
+        advantage, actions = batch.advantages[owner], tokens
     ratio = log_ratio.clamp(max=10.0).exp()  # the clamp keeps a runaway ratio finite; clipping zeroes its gradient
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / actions
 
     state = hidden[batch.prompt_row, batch.prompt_end]
     values = policy.value_head(state if config.share_backbone else state.detach())
-    value_loss = (values - batch.returns).square().mean()
-    entropy = -(log_p.exp() * log_p).sum(-1).mean()
+    value_loss = (values - batch.returns).square().sum() / attempts
+    entropy = -(log_p.exp() * log_p).sum() / tokens
     loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
     log = {
         "policy_loss": policy_loss.item(),
         "value_loss": value_loss.item(),
         "entropy": entropy.item(),
-        "clip_fraction": ((ratio - 1).abs() > config.clip).float().mean().item(),
-        "approx_kl": (ratio - 1 - log_ratio).mean().item(),
+        "clip_fraction": ((ratio - 1).abs() > config.clip).sum().item() / actions,
+        "approx_kl": (ratio - 1 - log_ratio).sum().item() / actions,
     }
     if reference is not None:
         behind = reference[chosen] - new  # k3, the low-variance estimator of KL(policy || Init)
-        kl = (behind.exp() - 1 - behind).mean()
+        kl = (behind.exp() - 1 - behind).sum() / tokens
         loss = loss + config.kl_coef * kl
         log["kl_to_init"] = kl.item()
     return loss, log
@@ -287,12 +292,7 @@ def update_policy(
     for _ in range(config.epochs):
         shuffled = order.permutation(len(rows))
         for part in np.array_split(shuffled, min(config.minibatches, len(rows))):
-            batch = make_batch([rows[i] for i in part], policy, key)
-            init_logprobs = None
-            if config.kl_coef and reference is not None:
-                init_logprobs = token_logprobs(reference, batch, config.temperature)
-            loss, log = ppo_loss(policy, batch, config, init_logprobs)
-            loss.backward()
+            log = accumulate_gradient(policy, [rows[i] for i in part], config, reference, key)
             # Policy and critic are clipped apart: the critic's first errors would drown the policy's gradient.
             norm, _ = (
                 torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
@@ -302,6 +302,30 @@ def update_policy(
                 raise FloatingPointError(f"PPO's gradient is {norm.item()}; lower lr ({config.lr}) or max_grad_norm.")
             optimizer.step()
             optimizer.zero_grad()
-            compute.trained_tokens += batch.tokens
+            compute.trained_tokens += sum(len(rows[i][0].ids) for i in part)
             logs.append({**log, "grad_norm": norm.item()})
     return {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}
+
+
+def accumulate_gradient(
+    policy: Policy,
+    rows: Sequence[tuple[Conversation, list[Step]]],
+    config: PPOConfig,
+    reference: Policy | None = None,
+    answer_key: str | None = None,
+) -> dict[str, float]:
+    """Add the gradient of one minibatch, in parts of like length so that little of them is padding; what to log."""
+    steps = [step for _, row_steps in rows for step in row_steps]
+    whole = sum(step.attempt.end - step.attempt.start for step in steps), len(steps)
+    logs: list[dict[str, float]] = []
+    by_length = sorted(rows, key=lambda row: len(row[0].ids))
+    bounds = np.linspace(0, len(rows), min(config.micro_batches, len(rows)) + 1).astype(int)
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        batch = make_batch(by_length[start:end], policy, answer_key)
+        init_logprobs = None
+        if config.kl_coef and reference is not None:
+            init_logprobs = token_logprobs(reference, batch, config.temperature)
+        loss, log = ppo_loss(policy, batch, config, init_logprobs, whole)
+        loss.backward()
+        logs.append(log)
+    return {name: sum(log[name] for log in logs) for name in logs[0]}

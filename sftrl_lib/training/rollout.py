@@ -5,7 +5,8 @@ How they differ:
   forward pass to get the log-probabilities.
 * ours: a batch of environments advances attempt by attempt. The key-value cache survives from one attempt to the
   next and only the feedback is read; rows of finished episodes are dropped; log-probabilities and values are kept as
-  they are sampled. An environment that rewrites its prompt (navigation after a correct step) starts a new sequence.
+  they are sampled. An environment that rewrites its prompt (navigation after a correct step) starts a new sequence, of
+  which only what follows the common beginning with the old one is read.
 
 A batch is ragged: each row has its own length. Tokens are written at each row's own positions, and a query at
 position p sees the slots 0..p, so neither padding nor an attention mask over holes is needed.
@@ -133,16 +134,14 @@ class Decoding:
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
         self.generator = generator
-        self.start_over()
+        self.cache = RaggedCache(policy.model.config.get_text_config().num_hidden_layers)
+        self.lengths = torch.zeros(0, dtype=torch.long, device=policy.device)
 
-    def start_over(self) -> None:
-        self.cache = RaggedCache(self.policy.model.config.get_text_config().num_hidden_layers)
-        self.lengths = torch.zeros(0, dtype=torch.long, device=self.policy.device)
-
-    def keep(self, rows: list[int]) -> None:
-        index = torch.tensor(rows, device=self.policy.device)
-        self.cache.keep(index)
-        self.lengths = self.lengths[index]
+    def keep(self, rows: list[int], lengths: list[int]) -> None:
+        """Drop all other rows, and of these rows what follows their first `lengths` tokens."""
+        if len(rows) < len(self.lengths):
+            self.cache.keep(torch.tensor(rows, device=self.policy.device))
+        self.lengths = torch.tensor(lengths, device=self.policy.device)
 
     def feed(self, chunks: Sequence[list[int]]) -> torch.Tensor:
         """Append a chunk of tokens to every row; returns the hidden state at each chunk's end, (rows, hidden size)."""
@@ -215,6 +214,11 @@ class Decoding:
         return tokens[:, 0], logprobs.gather(-1, tokens)[:, 0]
 
 
+def common_beginning(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two sequences share from the start."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 @torch.no_grad()
 def rollout(
     policy: Policy,
@@ -243,7 +247,7 @@ def rollout(
         hidden = decoding.feed(chunks)
         values = policy.value_head(hidden).tolist() if policy.value_head is not None else [0.0] * len(active)
         answers, logprobs = decoding.answer(hidden)
-        going_on, next_chunks, rewritten = [], [], False
+        going_on, lengths, next_chunks = [], [], []
         for row, index in enumerate(active):
             episode = episodes[index]
             conversation = episode.conversations[-1]
@@ -263,20 +267,19 @@ def rollout(
                 continue
             going_on.append(row)
             messages = observation["messages"]
+            read = conversation.ids[:-1]  # the last token sampled has not been fed yet
             if messages[:-2] == known[index]:
-                chunk = [answers[row][-1]] if ended else [answers[row][-1], policy.end_token]
-                more = policy.continuation_ids(messages[-1]["content"])
-                conversation.ids += chunk[1:] + more
-                next_chunks.append(chunk + more)
+                conversation.ids += [] if ended else [policy.end_token]
+                conversation.ids += policy.continuation_ids(messages[-1]["content"])
+                lengths.append(len(read))
             else:
-                rewritten = True
-                episode.conversations.append(Conversation(policy.prompt_ids(messages)))
+                conversation = Conversation(policy.prompt_ids(messages))
+                episode.conversations.append(conversation)
+                lengths.append(common_beginning(read, conversation.ids[:-1]))
+            next_chunks.append(conversation.ids[lengths[-1] :])
             known[index] = messages
-        if rewritten:  # new prompts among the rows: read all rows' sequences anew, together
-            decoding.start_over()
-            next_chunks = [list(episodes[active[row]].conversations[-1].ids) for row in going_on]
-        elif going_on and len(going_on) < len(active):
-            decoding.keep(going_on)
+        if going_on:
+            decoding.keep(going_on, lengths)
         chunks = next_chunks
         active = [active[row] for row in going_on]
     return episodes

@@ -86,6 +86,7 @@ def train_sft(
         adam_beta2=0.98,
         adam_epsilon=1e-7,
         max_length=None,
+        train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         seed=seed,
         data_seed=seed,
         bf16=False,

@@ -34,9 +34,8 @@ from .schema import (
     find_routes,
     read_city,
 )
-from .streets import lay_out
+from .streets import METRES_PER_DEGREE, StreetMap, lay_out
 
-METRES_PER_DEGREE = 111_320.0
 PANORAMA_EVERY = 10.0  # metres along a street
 LANDMARK_SHARE = 0.75  # of the crossings that have a landmark
 HELDOUT_SHARE = 0.2  # of the landmarks that only held-out routes lead to
@@ -92,7 +91,8 @@ def mini_benchmark(seed: int = 0) -> City:
     cities = [generate_city(name, seed=seed) for name in MINI_CITIES]
     routes = tuple(route for city in cities for route in city.routes)
     panoramas = {geocode: pano for city in cities for geocode, pano in city.panoramas.items()}
-    return City(MINI, routes, panoramas, len(routes))
+    maps = tuple(street_map for city in cities for street_map in city.images)
+    return City(MINI, routes, panoramas, len(routes), maps)
 
 
 def generate_city(name: str, routes: int | None = None, split: str = "train", seed: int = 0) -> City:
@@ -120,7 +120,7 @@ def generate_city(name: str, routes: int | None = None, split: str = "train", se
             seen.add(path)
             found.append(Route.from_record(streets.record(path, rng), f"{full_name}, route {len(found)}"))
             if len(found) == routes:
-                return City(full_name, tuple(found), streets.panoramas, routes)
+                return City(full_name, tuple(found), streets.panoramas, routes, (streets.map,))
     raise ValueError(f"{full_name} has no {routes} different routes; {len(found)} were found.")
 
 
@@ -158,6 +158,7 @@ class _Streets:
             for k in range(1, steps):
                 self._add_panorama(geocode(x + (x2 - x) * k / steps, y + (y2 - y) * k / steps))
         self._place_landmarks(rng, plan.nodes, geocode)
+        self.map = StreetMap(name, seed, tuple(self.nodes), plan.edges, self.places)
 
     def _add_panorama(self, geocode: Geocode) -> None:
         self.panoramas.setdefault(geocode, f"{self._name}_{len(self.panoramas):06d}")

@@ -7,6 +7,8 @@ How they differ:
 * ours (``verifier="exact"``): the last graded attempt at a position truncates the episode and keeps its own
   reward.
 
+With images the paper and the official code agree on what is text: all but the latest observation (Fig. 13).
+
 In all three a wrong action is never carried out, and a right one moves the agent to the next position of the
 rail with a fresh prompt: earlier positions appear in its history as observation and expert action, not as
 conversation.
@@ -15,21 +17,25 @@ conversation.
 from __future__ import annotations
 
 import os
-from typing import Any
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from ..messages import messages_space, text_space
+from ..messages import Message, messages_space, parts_message, text_message, text_space
 from .city import load_city
-from .prompts import ACTION_SPACES, history_line, prompt_at, task_prefix
+from .prompts import ACTION_SPACES, MODALITIES, history_line, prompt_at, shown_observation, task_prefix
 from .rails import VERIFIERS, Rail, rail_builder
 from .schema import City, check_choice
 from .verifier import EXCEEDED, grade
 
-MODALITIES = ("text", "image")
+if TYPE_CHECKING:
+    from .street_views import Look
+
+LAYOUTS = ("prompt", "official")
 _OFFICIAL_FEEDBACK = "You failed this trial because {}"
 
 
@@ -47,7 +53,10 @@ class Navigation(gym.Env):
 
     ## Observation Space
     A dict with `messages`: the chat at this position as a list of `{"role": ..., "content": ...}`. It begins
-    with the paper's prompt for the position; a failed answer and its feedback are appended.
+    with the paper's prompt for the position; a failed answer and its feedback are appended. With
+    `modality="image"`, contents are lists of parts (see `sftrl_lib.messages`), the prompt has the image's place
+    before its text, and the dict also has `image`: the 2x2 grid of street views, uint8,
+    (2 * view_size, 2 * view_size, 3). The landmark of the latest observation is then in the image only.
 
     ## Starting State
     The start of a route drawn by `np_random`, or of the one given by `options={"route": index}`. Which
@@ -67,25 +76,32 @@ class Navigation(gym.Env):
     `outcome` (None at reset, then `correct`, `wrong_action`, `wrong_observation` or `illegal`; the ungraded
     official answer counts as `wrong_action`), `feedback` (None at reset), `attempts_left` (at this position),
     `position` (index on the rail), `positions` (length of the rail), `geocode` (latitude, longitude),
-    `heading` (degrees), `route` (its index) and `success` (True once the whole rail was passed, if need be at
-    second attempts, as in the official code).
+    `heading` (degrees), `route` (its index), `rail` (the episode's `Rail`) and `success` (True once the whole rail
+    was passed, if need be at second attempts, as in the official code).
 
     ## Arguments
-    * `modality`: "text", or "image" (street views come later: ValueError for now).
+    * `modality`: "text", or "image".
     * `actions`: "absolute" (eight compass directions; training) or "relative" (left, right, slightly ...;
       rule-OOD).
     * `routes`: the name of a generated city (see `sftrl_lib.virl.city_names()`), a folder in the layout of
       the released data, or a `City`.
     * `max_attempts`: graded attempts at a position, at least 1.
     * `verifier`: "exact" or "official".
+    * `render_mode`: None, or "rgb_array" (the street views at a size for people).
 
-    An unknown value raises ValueError here, not at the first step.
+    For the image modality and `render()`:
+    * `view_size`: pixels of each of the four views.
+    * `layout`: "prompt" (front, right / back, left) or "official" (the released order, which the prompt belies).
+    * `look`: the name of a generated city, or a `Look`, to draw the streets in instead of the city's own look.
+
+    An unknown value raises ValueError here, not at the first step; a street view that a folder lacks is named when
+    the agent comes to it.
 
     ## Version History
     * v0: first version.
     """
 
-    metadata = {"render_modes": []}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
 
     def __init__(
         self,
@@ -94,20 +110,37 @@ class Navigation(gym.Env):
         routes: str | os.PathLike[str] | City = "nyc",
         max_attempts: int = 2,
         verifier: str = "exact",
+        view_size: int = 64,
+        layout: str = "prompt",
+        look: str | Look | None = None,
+        render_mode: str | None = None,
     ) -> None:
         check_choice("modality", modality, MODALITIES)
-        if modality == "image":
-            raise ValueError("modality='image' is not available yet: street views are not drawn; use 'text'.")
         if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
             raise ValueError(f"max_attempts must be a whole number of at least 1, got {max_attempts!r}.")
+        if isinstance(view_size, bool) or not isinstance(view_size, int) or not 8 <= view_size <= 1024:
+            raise ValueError(f"view_size must be a whole number of pixels from 8 to 1024, got {view_size!r}.")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode={render_mode!r} is not known; use None or 'rgb_array'.")
         self.modality = modality
+        self.view_size = view_size
+        self.layout = check_choice("layout", layout, LAYOUTS)
         self.actions = check_choice("actions", actions, tuple(ACTION_SPACES))
         self.verifier = check_choice("verifier", verifier, VERIFIERS)
         self.max_attempts = max_attempts
         self.city = load_city(routes)
         self.action_space = text_space()
-        self.observation_space = spaces.Dict({"messages": messages_space()})
-        self.render_mode = None
+        pictured = modality == "image"
+        self.observation_space = spaces.Dict({"messages": messages_space(parts=pictured)})
+        if pictured:
+            shape = (2 * view_size, 2 * view_size, 3)
+            self.observation_space.spaces["image"] = spaces.Box(0, 255, shape, np.uint8)
+        self.render_mode = render_mode
+        self._views = None
+        if pictured or render_mode or look is not None:
+            from .street_views import open_street_views  # text needs no drawing, so it is not imported above
+
+            self._views = open_street_views(self.city, look)
         self._rails = rail_builder(self.city, self.verifier)
         self._done = True
 
@@ -129,7 +162,7 @@ class Navigation(gym.Env):
             route = int(self.np_random.integers(len(self.city)))
         self._route = self._check_route(route)
         self._rail = self._rails.build(self._route, self.np_random_seed)
-        self._prefix = task_prefix(self._rail.instructions, self.actions)
+        self._prefix = task_prefix(self._rail.instructions, self.actions, self.modality)
         self._position = 0
         self._success = False
         self._done = False
@@ -158,13 +191,21 @@ class Navigation(gym.Env):
             self._position += 1
             self._arrive()
         else:
-            self._messages.append({"role": "assistant", "content": action})
+            self._messages.append(self._message("assistant", action))
             if not correct:
                 sentence = _OFFICIAL_FEEDBACK.format(verdict.feedback) if official else verdict.feedback
-                self._messages.append({"role": "user", "content": sentence})
+                self._messages.append(self._message("user", sentence))
         self._done = self._success or truncated
         info = self._info(verdict.outcome, verdict.feedback)
         return self._observation(), verdict.reward, self._success, truncated, info
+
+    def render(self) -> np.ndarray | None:
+        """With ``render_mode="rgb_array"`` the street views at the present position, 1,028 pixels square."""
+        if self.render_mode is None:
+            return None
+        if not hasattr(self, "_rail"):
+            raise ResetNeeded("There is nothing to see before reset().")
+        return self._grid(512, gap=4).copy()
 
     @property
     def rail(self) -> Rail:
@@ -183,13 +224,22 @@ class Navigation(gym.Env):
         return int(route)
 
     def _arrive(self) -> None:
-        observation = self._rail.points[self._position].observation
-        prompt = prompt_at(self._prefix, self._position + 1, observation)
-        self._messages = [{"role": "user", "content": prompt}]
+        shown = shown_observation(self._rail.points[self._position], self.modality)
+        prompt = prompt_at(self._prefix, self._position + 1, shown)
+        self._messages = [self._message("user", prompt, image=True)]
         self._attempts_left = self.max_attempts
 
+    def _message(self, role: str, text: str, image: bool = False) -> Message:
+        return parts_message(role, text, image) if self.modality == "image" else text_message(role, text)
+
     def _observation(self) -> dict[str, Any]:
-        return {"messages": [dict(message) for message in self._messages]}
+        if self.modality == "text":
+            return {"messages": [dict(message) for message in self._messages]}
+        return {"messages": deepcopy(self._messages), "image": self._grid(self.view_size).copy()}
+
+    def _grid(self, view_size: int, gap: int = 0) -> np.ndarray:
+        point = self._rail.points[self._position]
+        return self._views.grid(point.geocode, point.heading, view_size, self.layout, gap=gap)
 
     def _info(self, outcome: str | None, feedback: str | None) -> dict[str, Any]:
         point = self._rail.points[self._position]
@@ -205,5 +255,6 @@ class Navigation(gym.Env):
             "geocode": point.geocode,
             "heading": point.heading,
             "route": self._route,
+            "rail": self._rail,
             "success": self._success,
         }

@@ -1,11 +1,14 @@
 """The paper's navigation prompt, answer format and feedback (Figs. 13, 14 and 21).
 
+With images (Fig. 13) the latest observation says only that there are four views, and whether there is an intersection;
+earlier observations stand in the history as text, landmarks included.
+
 How they differ:
 * paper: Fig. 14 misspells "navgation" and "histroy" (Fig. 21 does not), and words the instructions more
   fluently than Fig. 21 and the released data do; its expert says "my" and "I" where the observation says
   "your" and "You".
 * official code: another wording of the action space; no "valid json file" sentence.
-* ours: Fig. 14 with Fig. 21's spelling, instructions as in Fig. 21 and the official code, one wording for
+* ours: Figs. 13 and 14 with Fig. 21's spelling, instructions as in Fig. 21 and the official code, one wording for
   both action spaces so that a change of rule changes nothing but the list of directions; the expert repeats
   the observation as the prompt shows it. With ``verifier="official"`` the feedback is the released code's to
   the letter.
@@ -16,20 +19,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from .rails import TURNS, Rail
+from .rails import AT_INTERSECTION, TURNS, Rail, RailPoint
 from .schema import COMPASS
 
 ACTION_SPACES = {"absolute": COMPASS, "relative": TURNS}  # the directions x of turn_direction(x)
 
+MODALITIES = ("text", "image")
+
 _TASK = """[Task Description]
-You are an expert in navigation. You will receive a sequence of instructions to follow. \
-You are also provided with your observation and action history in text. \
-Your goal is to first analyze the instruction and identify the next sentence to be executed. \
-Then, you need to provide the action to be taken based on the current observation and instruction.
+{task}
 
 [Instruction]
 {instructions}
-
+{views}
 [Action space]
 - "forward()": indicates moving forward for 1 step;
 - "turn_direction(x)": indicates turn direction to the target heading, where x∈{directions};
@@ -37,6 +39,25 @@ Then, you need to provide the action to be taken based on the current observatio
 
 [Observations and actions sequence]
 """
+
+_TEXT_TASK = """You are an expert in navigation. You will receive a sequence of instructions to follow. \
+You are also provided with your observation and action history in text. \
+Your goal is to first analyze the instruction and identify the next sentence to be executed. \
+Then, you need to provide the action to be taken based on the current observation and instruction."""
+
+_IMAGE_TASK = """You are an expert in navigation. You will receive a sequence of instructions to follow while \
+observing your surrounding street views. You are also provided with your observation and action history in text. \
+Your goal is to take the action based on the current observation and instruction."""
+
+_VIEWS = """
+[Current observation]
+You observe a 2x2 grid of street view images with the following headings:
+[front, right
+back, left]
+You need to identify if any of the landmarks in the instruction are visible in the street view grid.
+"""
+
+IMAGE_OBSERVATION = "You observe an image of 4 views;"
 
 OUTPUT_FORMAT = """[Output]
 Your response should be a valid json file in the following format:
@@ -72,10 +93,18 @@ OFFICIAL_FEEDBACK = {
 }
 
 
-def task_prefix(instructions: Sequence[str], actions: str = "absolute") -> str:
+def task_prefix(instructions: Sequence[str], actions: str = "absolute", modality: str = "text") -> str:
     """The prompt up to the history, which grows from step to step."""
     numbered = "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(instructions, 1))
-    return _TASK.format(instructions=numbered, directions=list(ACTION_SPACES[actions]))
+    task, views = (_IMAGE_TASK, _VIEWS) if modality == "image" else (_TEXT_TASK, "")
+    return _TASK.format(task=task, instructions=numbered, views=views, directions=list(ACTION_SPACES[actions]))
+
+
+def shown_observation(point: RailPoint, modality: str = "text") -> str:
+    """The latest observation as the prompt shows it: in the image modality without the landmark (Fig. 13)."""
+    if modality == "text":
+        return point.observation
+    return f"{IMAGE_OBSERVATION} {AT_INTERSECTION}" if point.at_intersection else IMAGE_OBSERVATION
 
 
 def task_prompt(
@@ -121,11 +150,14 @@ def expert_response(observation: str, instruction: str, action: str) -> str:
     return "{\n" + "".join(lines) + "}"
 
 
-def expert_pairs(rail: Rail, actions: str = "absolute") -> Iterator[tuple[str, str]]:
-    """(prompt, the expert's answer) at every position of `rail`: the paper's single-turn SFT examples."""
-    prefix = task_prefix(rail.instructions, actions)
+def expert_pairs(rail: Rail, actions: str = "absolute", modality: str = "text") -> Iterator[tuple[str, str]]:
+    """(prompt, the expert's answer) at every position of `rail`: the paper's single-turn SFT examples.
+
+    In the image modality the grid of views at the position belongs to the prompt, see `Navigation`.
+    """
+    prefix = task_prefix(rail.instructions, actions, modality)
     for k, point in enumerate(rail.points, 1):
         action = point.action(actions)
         answer = expert_response(point.observation, point.instruction, action)
-        yield prompt_at(prefix, k, point.observation), answer
+        yield prompt_at(prefix, k, shown_observation(point, modality)), answer
         prefix += history_line(k, point.observation, action)

@@ -140,7 +140,7 @@ class RailBuilder:
         self, routes: Sequence[Route], panoramas: Mapping[Geocode, str], verifier: str = "exact"
     ) -> None:
         self._routes = routes
-        self._grid = _PanoramaGrid(panoramas)
+        self._grid = PanoramaGrid(panoramas)
         self._verifier = verifier
         self._candidates: dict[int, tuple[tuple[Geocode | None, ...], ...]] = {}
 
@@ -179,6 +179,15 @@ class RailBuilder:
         )
         return Rail(tuple(points), sentences, initial)
 
+    def places(self) -> tuple[Geocode, ...]:
+        """Every place at which a rail of these routes may have a point, each once, in the order of the routes."""
+        found: dict[Geocode, None] = {}
+        for index, route in enumerate(self._routes):
+            found[route.start] = None
+            for waypoint, candidates in zip(route.waypoints, self._leg_points(index), strict=True):
+                found.update(dict.fromkeys([*filter(None, candidates), waypoint]))
+        return tuple(found)
+
     def _leg_points(self, index: int) -> tuple[tuple[Geocode | None, ...], ...]:
         """For each leg, the panoramas at which the agent may stand; None where a point has none."""
         if index not in self._candidates:
@@ -206,7 +215,7 @@ def rail_builder(city: City, verifier: str = "exact") -> RailBuilder:
     return RailBuilder(city.routes, city.panoramas, verifier)
 
 
-class _PanoramaGrid:
+class PanoramaGrid:
     """Nearest panorama within `MAPPING_RADIUS`, by looking at nine cells instead of at every panorama."""
 
     def __init__(self, panoramas: Mapping[Geocode, str]) -> None:

@@ -21,7 +21,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .streets import StreetMap
 
 Geocode = tuple[float, float]  # latitude, longitude in degrees
 
@@ -93,6 +96,8 @@ class City:
     routes: tuple[Route, ...]
     panoramas: Mapping[Geocode, str] = field(repr=False)
     cursor: int = 0  # second element of route_infos.json, unused: the official generator's place in its list
+    # Where the street views come from: the maps of generated cities to draw them from, or the folder of the pictures.
+    images: tuple[StreetMap, ...] | Path = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.routes)
@@ -125,19 +130,24 @@ def read_city(folder: str | Path) -> City:
     if isinstance(cursor, bool) or not isinstance(cursor, int):
         raise ValueError(f"{routes_file}: its second element must be a whole number, got {cursor!r}.")
     routes = tuple(Route.from_record(record, f"{routes_file}, route {i}") for i, record in enumerate(records))
-    return City(folder.name, routes, read_panoramas(folder / PANORAMAS_FILE), cursor)
+    return City(folder.name, routes, read_panoramas(folder / PANORAMAS_FILE), cursor, folder / STREET_VIEWS)
 
 
-def write_city(city: City, folder: str | Path) -> Path:
+def write_city(city: City, folder: str | Path, street_views: bool = False) -> Path:
     """Writes `city` in the official layout and returns the folder; ``read_city`` gives the same city back.
 
-    The city's name is the folder's name. ``street_views/`` is made but stays empty: text needs no pictures.
+    The city's name is the folder's name. ``street_views/`` is made but stays empty, because text needs no pictures,
+    unless `street_views` asks for a panorama of every place that the routes can visit (0.2 s and 80 KB each).
     """
     folder = Path(folder)
     (folder / STREET_VIEWS).mkdir(parents=True, exist_ok=True)
     content = [[route.record for route in city.routes], city.cursor]
     (folder / ROUTES_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     (folder / PANORAMAS_FILE).write_bytes(pickle.dumps(dict(city.panoramas), protocol=4))
+    if street_views:
+        from .street_views import write_street_views  # text needs no drawing, so it is not imported above
+
+        write_street_views(city, folder / STREET_VIEWS)
     return folder
 
 

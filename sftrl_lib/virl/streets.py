@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from .schema import Geocode
+
 Point = tuple[float, float]  # metres east, metres north
+METRES_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,17 @@ class StreetPlan:
 
     nodes: tuple[Point, ...]
     edges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class StreetMap:
+    """A street plan on the ground with the landmarks at its crossings: all that street views are drawn from."""
+
+    name: str  # of the generated city
+    seed: int
+    crossings: tuple[Geocode, ...]
+    streets: tuple[tuple[int, int], ...]  # pairs of crossings
+    landmarks: Mapping[int, Mapping[str, Any]]  # by crossing: a place as in ``route_results.landmark_list``
 
 
 def lay_out(districts: tuple[District, ...], rng: random.Random) -> StreetPlan:

@@ -29,13 +29,11 @@ REWARDS = {"correct": 1.0, "wrong_action": -1.0, "wrong_observation": -1.5, "ill
 MAX_TEXT = 100_000  # characters of an answer; a longer one is illegal
 
 # The official template (trailing comma) is not JSON, so its fields are looked for one by one.
-_FIELDS = ("current observation", "action")
-_LENIENT = {key: re.compile(rf'"{key}"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL) for key in _FIELDS}
-_OFFICIAL = {key: re.compile(rf'"{key}": "(.*?)"') for key in _FIELDS}
-_LEGAL = {
-    actions: {"forward()", "stop()", *(f"turn_direction({word})" for word in words)}
-    for actions, words in ACTION_SPACES.items()
-}
+FIELDS = ("current observation", "current instruction", "action")
+_LENIENT = {key: re.compile(rf'"{key}"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL) for key in FIELDS}
+_OFFICIAL = {key: re.compile(rf'"{key}": "(.*?)"') for key in ("current observation", "action")}
+TURNING = {actions: {f"turn_direction({word})" for word in words} for actions, words in ACTION_SPACES.items()}
+LEGAL = {actions: {"forward()", "stop()", *turns} for actions, turns in TURNING.items()}  # what each action space has
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,7 @@ class Grade:
 
 
 def _grades(sentences: dict[str, str], outcomes: dict[str, str]) -> dict[str, Grade]:
-    return {
-        key: Grade(REWARDS[outcomes.get(key, key)], outcomes.get(key, key), sentences[key])
-        for key in sentences
-    }
+    return {key: Grade(REWARDS[outcomes.get(key, key)], outcomes.get(key, key), sentences[key]) for key in sentences}
 
 
 _CLAIMS = {"no_intersection": "wrong_observation", "intersection": "wrong_observation"}
@@ -79,19 +74,18 @@ def grade(text: str, point: RailPoint, actions: str = "absolute", verifier: str 
 
 def _verdict(text: str, point: RailPoint, actions: str) -> str:
     """Key into `FEEDBACK` of the exact verifier's answer."""
-    answer = _read(text) if len(text) <= MAX_TEXT else {}
-    action = answer.get("action")
-    if not isinstance(action, str):
+    answer = read_answer(text)
+    if "action" not in answer:
         return "unreadable"
-    action = " ".join(action.split()).replace(" (", "(").replace("( ", "(").replace(" )", ")")
+    action = answer["action"]
     if action == point.action(actions):
         return "correct"
     observation = answer.get("current observation")
-    if isinstance(observation, str):
+    if observation is not None:
         claims = "intersection" in observation.lower()
         if claims != point.at_intersection:
             return "no_intersection" if claims else "intersection"
-    return "wrong_action" if action in _LEGAL[actions] else "illegal"
+    return "wrong_action" if action in LEGAL[actions] else "illegal"
 
 
 def _released_verdict(text: str, point: RailPoint, actions: str) -> str:
@@ -105,21 +99,28 @@ def _released_verdict(text: str, point: RailPoint, actions: str) -> str:
         return "correct"
     observation = fields["current observation"]
     claims = isinstance(observation, str | list | dict) and "intersection" in observation
-    truth = (
-        "intersection" in point.landmark
-    )  # the released code's mistake: the landmark, not the intersection
+    truth = "intersection" in point.landmark  # the released code's mistake: the landmark, not the intersection
     if claims != truth:
         return "no_intersection" if claims else "intersection"
     return "wrong_action"
 
 
-def _read(text: str) -> dict[str, Any]:
-    """The fields of an answer in strict JSON, or else wherever they stand as quoted strings."""
+def read_answer(text: str) -> dict[str, str]:
+    """Those of `FIELDS` that an answer has as text, in strict JSON or else wherever they stand as quoted strings.
+
+    Spaces inside the action do not matter and are removed. Any text whatever is accepted; one longer than `MAX_TEXT`
+    has no fields.
+    """
+    if len(text) > MAX_TEXT:
+        return {}
     answer = _parse(text)
-    if answer:
-        return answer
-    matches = {key: pattern.search(text) for key, pattern in _LENIENT.items()}
-    return {key: _unquote(match[1]) for key, match in matches.items() if match}
+    if not answer:
+        matches = {key: pattern.search(text) for key, pattern in _LENIENT.items()}
+        answer = {key: _unquote(match[1]) for key, match in matches.items() if match}
+    fields = {key: answer[key] for key in FIELDS if isinstance(answer.get(key), str)}
+    if "action" in fields:
+        fields["action"] = " ".join(fields["action"].split()).replace(" (", "(").replace("( ", "(").replace(" )", ")")
+    return fields
 
 
 def _parse(text: str) -> dict[str, Any]:

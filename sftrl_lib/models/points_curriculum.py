@@ -1,4 +1,4 @@
-"""What the tiny text foundation model reads: short synthetic documents that teach arithmetic and rule following.
+"""What the tiny text foundation model reads about numbers and cards: arithmetic and rule following in short documents.
 
 The paper starts from Llama-3.2-Vision-11B, which can read a rule it is told, do arithmetic and answer in many formats.
 This curriculum gives a model of one million parameters those abilities, and holds these out of every document:
@@ -22,6 +22,7 @@ from itertools import combinations_with_replacement
 from ..points.prompts import FEEDBACK, rule_sentence, task_prompt
 from ..points.rules import FACES, RANKS, RULES, Rule, card_numbers, is_heldout
 from ..points.solver import random_formula, solve
+from .documents import Document, Turn
 
 LARGEST = 13  # plain numbers, card values and rule values all lie in 1..13
 
@@ -29,18 +30,6 @@ LARGEST = 13  # plain numbers, card values and rule values all lie in 1..13
 CARD_KEYS = ("hand", "symbols")
 NUMBER_KEYS = ("values", "points")
 FORMULA_KEYS = ("equation", "solution")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a document. `role` is user, assistant, or text for a document that is no conversation."""
-
-    role: str
-    content: str
-    learn: bool = False
-
-
-Document = list[Turn]
 
 
 @lru_cache(maxsize=1)
@@ -214,6 +203,9 @@ def _failed_attempt(
     formula = random_formula(numbers, rng)[1]
     cut = rng.randrange(1, len(formula))
     return "illegal", numbers, formula[:cut] + rng.choice("+*/)") + rng.choice("+*/") + formula[cut:]
+
+
+SKILLS = (calculation, making, reading, records)  # the single ones
 
 
 def document(rng: random.Random, progress: float) -> Document:

@@ -1,0 +1,99 @@
+"""Figs. 11-14: the prompt, the answers and the verifier's words, a real exchange of each task variant.
+
+Paper: one example a variant, written for print (with slips, see `published.EXAMPLES`). Ours: an exchange that the
+run kept, if there is one with an error, the verifier's feedback and the correction. One function sets all four;
+those of the image variants appear once a run has kept transcripts of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sftrl_lib.analysis import published
+from sftrl_lib.analysis.exchanges import exchanges
+from sftrl_lib.analysis.page import (
+    ANSWER,
+    PROMPT,
+    Block,
+    cut,
+    heard,
+    middle_cut,
+    set_page,
+    source,
+    verdict,
+    wrapped,
+)
+from sftrl_lib.analysis.style import COLORS, GREY, Drawing, NothingToDraw, Tables, record, styled
+from sftrl_lib.analysis.tables import VARIANTS
+
+ASKED = (30, 16)  # lines of the prompt that are shown from its beginning and from its end
+ANSWERED = 12  # lines of one answer
+_RULES = {  # the words of a prompt that state the rule
+    "general_points": re.compile(r"'J', 'Q', and 'K' count as [^.,]*(?:, '\d+', and '\d+' respectively)?"),
+    "navigation": re.compile(r"x ?∈ ?\[[^\]\n]*\]"),
+}
+_METHODS = ("rl", "init", "sft")  # whose exchange is shown, best first
+
+
+def example(tables: Tables, variant: str) -> Drawing:
+    """One exchange of a task variant as a page."""
+    found = min(_candidates(tables.transcripts, variant), key=lambda item: item[0], default=None)
+    if found is None:
+        raise NothingToDraw(f"it needs a {variant} transcript of experiment 'main', setting 'sampled'")
+    _, episode, turns = found
+    number = published.EXAMPLES["figures"][variant]
+    title = f"Fig. {number} · {variant}: a prompt, the answers and the verifier"
+    subtitle = f"{source(tables.profile, episode)} · tinted: the rule that the prompt states"
+    asked = middle_cut(wrapped(heard(turns[0]), _RULES[episode["task"]]), *ASKED)
+    blocks = [Block("prompt", GREY, asked, box=PROMPT)]
+    for index, turn in enumerate(turns):
+        answer = cut(wrapped(turn.get("output", "")), ANSWERED)
+        name = "answer" if len(turns) == 1 else f"attempt {index + 1}"
+        blocks.append(Block(name, COLORS[episode["method"]], answer, box=ANSWER))
+        blocks.append(verdict(turns, index))
+    figure = set_page(title, subtitle, blocks, episode)
+    series = [episode | {"turns": turns}]
+    return Drawing(figure, record(f"fig{number}", title, subtitle, tables.profile, series, published.EXAMPLES))
+
+
+@styled
+def gp_vl(tables: Tables) -> Drawing:
+    """Fig. 11."""
+    return example(tables, "GP-VL")
+
+
+@styled
+def gp_l(tables: Tables) -> Drawing:
+    """Fig. 12."""
+    return example(tables, "GP-L")
+
+
+@styled
+def v_irl_vl(tables: Tables) -> Drawing:
+    """Fig. 13."""
+    return example(tables, "V-IRL-VL")
+
+
+@styled
+def v_irl_l(tables: Tables) -> Drawing:
+    """Fig. 14."""
+    return example(tables, "V-IRL-L")
+
+
+def _candidates(transcripts: list[dict], variant: str) -> Iterator[tuple[tuple, dict, list[dict]]]:
+    """Every exchange of a variant with its rank, best lowest.
+
+    Best: an error, then the correction; under the new rule; by RL; in navigation at a turn; with few attempts.
+    """
+    task = VARIANTS[variant]
+    wanted = {"task": task.task, "modality": task.modality, "experiment": "main", "setting": "sampled"}
+    for number, episode in enumerate(transcripts):
+        if any(episode[key] != value for key, value in wanted.items()) or episode["method"] not in _METHODS:
+            continue
+        for place, turns in enumerate(exchanges(episode)):
+            solved = turns[-1].get("outcome") == "correct"
+            straight = not str(turns[0].get("expert_action", "turn")).startswith("turn")
+            rank = (not solved, len(turns) == 1, episode["split"] != "rule_ood", straight,
+                    _METHODS.index(episode["method"]), len(turns), place == 0, place, number)  # fmt: skip
+            yield rank, episode, turns

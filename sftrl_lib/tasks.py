@@ -1,0 +1,87 @@
+"""The task variants: everything that training and testing must know of a task, in one object.
+
+A *task* is an environment, the arguments it is trained with, and the splits it is tested on. A new variant is a new
+entry of `TASKS`; what is specific to a task's text (its demonstrations, its metrics) is looked up by the task's name in
+`training.data` and `analysis.evaluation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of the paper's four task variants."""
+
+    name: str  # general_points or navigation
+    modality: str  # text or image
+    label: str  # the paper's short name
+    env: str  # Gymnasium id
+    training: Arguments  # of the environment in training; demonstrations are drawn with them as well
+    splits: Mapping[str, Arguments]  # of the environment in each test
+    answer_key: str  # of the answer's JSON, from which the official sequence-level ratio counts fully
+    unit: str  # what an episode is called
+
+    @property
+    def slug(self) -> str:
+        """The label in names of runs and folders: gp-l, virl-l."""
+        return self.label.replace("V-IRL", "VIRL").lower()
+
+    def split(self, name: str) -> Arguments:
+        """The environment's arguments in a split. Raises ValueError that lists the known ones."""
+        if name not in self.splits:
+            raise ValueError(f"Unknown split {name!r} of {self.label}; use one of {', '.join(self.splits)}.")
+        return self.splits[name]
+
+    def make_env(self, arguments: Arguments, max_attempts: int) -> gymnasium.Env:
+        """The bare environment: `arguments` are those of training or of a split."""
+        chosen = {"modality": self.modality, "max_attempts": max_attempts, **arguments}
+        return gymnasium.make(self.env, disable_env_checker=True, **chosen).unwrapped
+
+
+GP_L = Task(
+    name="general_points",
+    modality="text",
+    label="GP-L",
+    env="sftrl/GeneralPoints-v0",
+    training={"rule": "ten", "hands": "train"},
+    splits={
+        "id": {"rule": "ten", "hands": "train"},
+        "heldout": {"rule": "ten", "hands": "heldout"},
+        "rule_ood": {"rule": "distinct", "deal": "face"},
+    },
+    answer_key="formula",
+    unit="hand",
+)
+VIRL_L = Task(
+    name="navigation",
+    modality="text",
+    label="V-IRL-L",
+    env="sftrl/Navigation-v0",
+    training={"actions": "absolute", "routes": "nyc"},
+    splits={
+        "id": {"actions": "absolute", "routes": "nyc"},
+        "heldout": {"actions": "absolute", "routes": "nyc:heldout"},
+        "rule_ood": {"actions": "relative", "routes": "nyc"},
+    },
+    answer_key="action",
+    unit="route",
+)
+
+TASKS = {task.label: task for task in (GP_L, VIRL_L)}
+
+
+def get_task(name: str, modality: str) -> Task:
+    """The task called `name` in a modality. Raises ValueError that lists the known ones."""
+    for task in TASKS.values():
+        if (task.name, task.modality) == (name, modality):
+            return task
+    known = ", ".join(f"({task.name!r}, {task.modality!r})" for task in TASKS.values())
+    raise ValueError(f"Unknown task ({name!r}, {modality!r}); use one of {known}.")

@@ -1,0 +1,174 @@
+"""Where street views come from: drawn for a generated city, or read from a folder in the official layout.
+
+How they differ:
+* paper, official code: ``street_views/<panorama id>.jpg`` with ``<panorama id>.metadata.json`` beside it, read again
+  for each of the four views; a place without a panorama is relocated to the nearest one within 20 m, or else looked
+  up at Google.
+* ours: the same files and the same relocation, kept in memory while in use; what is missing is named, never looked
+  up. Generated cities draw theirs and can write them as such files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..rails import MAPPING_RADIUS, PanoramaGrid, rail_builder
+from ..schema import City, Geocode
+from .drawing import draw_panorama
+from .look import Look, look_of
+from .panorama import FOV, Panorama, grid
+from .scene import Surroundings
+
+CACHE = {"panoramas": 64 * 2**20, "grids": 256 * 2**20}  # bytes that a source keeps; 5,000 grids of 64-pixel views
+NORTH = 180.0  # rotation of a panorama whose middle column faces north
+
+
+class _Cache:
+    """The most recently used entries, up to `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
+        """The entry of `key`; `make` gives it with its size in bytes where it is not there."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
+        value, size = make()
+        self._entries[key] = value, size
+        self._bytes += size
+        while self._bytes > self._limit and len(self._entries) > 1:
+            self._bytes -= self._entries.popitem(last=False)[1][1]
+        return value
+
+
+class StreetViews:
+    """The panoramas of a city, and the grids of views that an agent sees there."""
+
+    def __init__(self, city: City) -> None:
+        self.city = city
+        self._near = PanoramaGrid(city.panoramas)
+        self._panoramas, self._grids = _Cache(CACHE["panoramas"]), _Cache(CACHE["grids"])
+
+    def panorama(self, geocode: Geocode, width: int = 1024) -> Panorama:
+        """The panorama at `geocode`, or the nearest one within 20 m; `width` pixels wide, or more where it is read.
+
+        Raises ValueError naming the place, or the file that is missing or malformed.
+        """
+        place = self._relocate(geocode)
+
+        def make() -> tuple[Panorama, int]:
+            panorama = self._make(place, self.city.panoramas[place], width)
+            return panorama, panorama.pixels.nbytes
+
+        return self._panoramas.get((place, width), make)
+
+    def grid(
+        self, geocode: Geocode, heading: float, size: int = 64, layout: str = "prompt", fov: float = FOV, gap: int = 0
+    ) -> np.ndarray:
+        """What an agent that faces `heading` sees: see `sftrl_lib.virl.street_views.grid`. Do not write into it."""
+
+        def make() -> tuple[np.ndarray, int]:
+            image = grid(self.panorama(geocode, panorama_width(size)), heading, size, layout, fov, gap)
+            image.flags.writeable = False
+            return image, image.nbytes
+
+        return self._grids.get((geocode, heading % 360, size, layout, fov, gap), make)
+
+    def _relocate(self, geocode: Geocode) -> Geocode:
+        place = geocode if geocode in self.city.panoramas else self._near.nearest(geocode)
+        if place is None:
+            raise ValueError(f"{self.city.name} has no panorama within {MAPPING_RADIUS:g} m of {geocode}.")
+        return place
+
+    def _make(self, place: Geocode, panorama_id: str, width: int) -> Panorama:
+        raise NotImplementedError
+
+
+class DrawnStreetViews(StreetViews):
+    """Panoramas of a generated city, in its own `Look` or in another one."""
+
+    def __init__(self, city: City, look: str | Look | None = None) -> None:
+        super().__init__(city)
+        self._maps = {street_map.name: Surroundings(street_map) for street_map in city.images}
+        self._looks = {name: look_of(name if look is None else look) for name in self._maps}
+
+    def _make(self, place: Geocode, panorama_id: str, width: int) -> Panorama:
+        name = panorama_id.rpartition("_")[0]
+        around = self._maps[name]
+        return Panorama(draw_panorama(around.scene(place), self._looks[name], around.seed, width), NORTH)
+
+
+class PhotographedStreetViews(StreetViews):
+    """Panoramas in ``street_views/`` of a folder: ``<id>.jpg`` and ``<id>.metadata.json`` with a `rotation`."""
+
+    def _make(self, place: Geocode, panorama_id: str, width: int) -> Panorama:
+        folder = self.city.images
+        where = f"panorama {panorama_id} at {place}"
+        if Path(panorama_id).name != panorama_id:
+            raise ValueError(f"{where}: its id is not a file's name.")
+        picture, metadata = folder / f"{panorama_id}.jpg", folder / f"{panorama_id}.metadata.json"
+        for file in (picture, metadata):
+            if not file.is_file():
+                raise ValueError(f"{file} is missing; it belongs to {where}.")
+        try:
+            content = json.loads(metadata.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{metadata} is not valid JSON: {error}.") from error
+        rotation = content.get("rotation") if isinstance(content, dict) else None
+        if isinstance(rotation, bool) or not isinstance(rotation, int | float) or not np.isfinite(rotation):
+            raise ValueError(f"{metadata}: 'rotation' must be a number of degrees, got {rotation!r}.")
+        try:
+            with Image.open(picture) as image:
+                image = image.convert("RGB")
+        except (UnidentifiedImageError, OSError, ValueError) as error:
+            raise ValueError(f"{picture} is not a readable picture; it may be truncated: {error}.") from error
+        if (shrink := image.width // width) > 1:
+            image = image.reduce(shrink)
+        return Panorama(np.asarray(image), float(rotation))
+
+
+def open_street_views(city: City, look: str | Look | None = None) -> StreetViews:
+    """The street views of `city`, in another city's look or a `Look` of your own where `look` is given.
+
+    Raises ValueError if the city has none, or if a `look` is asked of photographs.
+    """
+    if isinstance(city.images, Path):
+        if look is not None:
+            raise ValueError(f"look={look!r}: {city.name} is read from a folder; only generated cities are drawn.")
+        if not city.images.is_dir():
+            raise ValueError(f"There is no folder {city.images}; it must hold the panoramas of {city.name}.")
+        return PhotographedStreetViews(city)
+    if not city.images:
+        raise ValueError(f"{city.name} has neither a map to draw street views from nor a folder of them.")
+    return DrawnStreetViews(city, look)
+
+
+def panorama_width(size: int) -> int:
+    """Pixels a panorama needs for views of `size`: two and a half, for large ones at least one, for each of theirs."""
+    return min(max(8 * size, 256), max(2048, 4 * size))
+
+
+def write_street_views(city: City, folder: Path, width: int = 1024, look: str | Look | None = None) -> int:
+    """Writes the panoramas that the routes of a generated `city` can visit, as in the official layout.
+
+    `folder` is ``street_views`` itself. Returns how many were written; at 1,024 pixels about 0.2 s and 80 KB each.
+    """
+    views = open_street_views(city, look)
+    folder.mkdir(parents=True, exist_ok=True)
+    places = rail_builder(city).places()
+    for place in places:
+        panorama = views.panorama(place, width)
+        stem = folder / city.panoramas[place]
+        Image.fromarray(panorama.pixels).save(f"{stem}.jpg", quality=90)
+        Path(f"{stem}.metadata.json").write_text(json.dumps({"rotation": panorama.rotation}), encoding="utf-8")
+    return len(places)

@@ -1,0 +1,217 @@
+"""Navigation as a study: what SFT is shown, which routes are tested, what is counted, and the fork end to end."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from tiny_models import tiny_study
+
+from sftrl_lib import paths
+from sftrl_lib.analysis import measurements, tables
+from sftrl_lib.analysis.evaluation import Protocol, measure, play, transcript, within
+from sftrl_lib.profiles import LAPTOP, SMOKE
+from sftrl_lib.tasks import TASKS, VIRL_L, get_task
+from sftrl_lib.training import branches
+from sftrl_lib.training.branches import branch_folder, demonstrations, make_init, train_branch, training_env
+from sftrl_lib.training.data import positions, shows_held_out
+from sftrl_lib.training.rollout import Attempt, Conversation, Episode
+from sftrl_lib.virl import expert_response, grade, load_city
+from sftrl_lib.virl.rails import Rail, RailPoint, rail_builder
+
+# The tasks
+
+
+def test_tasks_are_found_by_name_and_modality():
+    assert get_task("navigation", "text") is VIRL_L is TASKS["V-IRL-L"]
+    assert {task.slug for task in TASKS.values()} == {"gp-l", "virl-l"}
+    for wrong in (("navigation", "smell"), ("chess", "text")):
+        with pytest.raises(ValueError, match="'general_points', 'text'.*'navigation', 'text'"):
+            get_task(*wrong)
+    with pytest.raises(ValueError, match="'ood' of V-IRL-L; use one of id, heldout, rule_ood"):
+        VIRL_L.split("ood")
+
+
+def test_every_environment_of_a_task_can_be_made():
+    for task in TASKS.values():
+        for arguments in (task.training, *task.splits.values()):
+            env = task.make_env(arguments, 2)
+            assert env.max_attempts == 2 and env.modality == "text"
+    assert training_env(VIRL_L, 2).actions == "absolute"
+
+
+def test_the_studies_of_a_profile():
+    for profile in (SMOKE, LAPTOP):
+        assert {study.profile for study in profile.studies} == {profile.name}
+        assert profile.study("navigation", "text").task is VIRL_L
+    alone = replace(LAPTOP, studies=LAPTOP.studies[:1])
+    with pytest.raises(ValueError, match="'laptop' has no study of V-IRL-L; it has GP-L."):
+        alone.study("navigation")
+
+
+# The demonstrations
+
+
+def test_demonstrations_are_the_experts_answers():
+    """Right at their position of the rail, in the training action space, and every route once before any twice."""
+    examples = list(islice(positions(VIRL_L, "expert", np.random.default_rng(3)), 400))
+    city = load_city("nyc")
+    rng = np.random.default_rng(3)
+    seed, routes = int(rng.integers(2**31)), rng.permutation(len(city))
+    points = [point for route in routes[:60] for point in rail_builder(city).build(int(route), seed).points]
+    for example, point in zip(examples, points, strict=False):
+        [said] = example["completion"]
+        assert grade(said["content"], point).outcome == "correct"
+        assert not shows_held_out(VIRL_L, example)
+        assert example["prompt"][0]["content"].startswith("[Task Description]")
+        assert "northwest" in example["prompt"][0]["content"]
+
+
+def test_a_relative_turn_would_be_noticed():
+    turn = {"completion": [{"role": "assistant", "content": expert_response("", "", "turn_direction(slightly left)")}]}
+    assert shows_held_out(VIRL_L, turn)
+
+
+def test_another_pass_has_other_rails():
+    """The same routes again, at other positions."""
+    city = replace(load_city("nyc"), name="few", routes=load_city("nyc").routes[:4])
+    task = replace(VIRL_L, training={**VIRL_L.training, "routes": city})
+    walked = [[]]
+    for example in islice(positions(task, "expert", np.random.default_rng(0)), 400):
+        walked[-1].append(example)
+        if "stop()" in example["completion"][0]["content"]:
+            walked.append([])
+    first, second = ({route[0]["prompt"][0]["content"]: len(route) for route in walked[k : k + 4]} for k in (0, 4))
+    assert len(first) == 4 and first.keys() == second.keys() and first != second
+
+
+# The metrics
+
+NORTH, LEFT = "turn_direction(north)", "turn_direction(left)"
+TURN = RailPoint((40.0, -74.0), 90, NORTH, LEFT, "No landmarks nearby", False, 1, "Turn")
+ROAD = RailPoint((40.1, -74.0), 0, "forward()", "forward()", "No landmarks nearby", False, 2, "Move")
+END = RailPoint((40.2, -74.0), 0, "stop()", "stop()", "The destination is here", False, 2, "Move")
+RAIL = Rail((TURN, ROAD, END), ("Turn left to face north.", "Move forward."), 90)
+
+
+def episode(actions, *positions, terminated=False):
+    """An episode on `RAIL`; for every position the texts of its answers, graded as in the action space `actions`."""
+    conversations = []
+    for point, texts in zip(RAIL.points, positions, strict=False):
+        verdicts = [grade(text, point, actions) for text in texts]
+        pairs = zip(texts, verdicts, strict=True)
+        attempts = [Attempt(0, 0, [], 0.0, text, v.reward, v.outcome, v.feedback) for text, v in pairs]
+        conversations.append(Conversation([], attempts))
+    return Episode(conversations, {"rail": RAIL, "route": 5}, terminated, not terminated)
+
+
+def says(action):
+    return expert_response("No landmarks nearby;", "Move", action)
+
+
+RIGHT = says(LEFT), says("forward()"), says("stop()")
+OLD = says(NORTH)
+TWO_KEYS = '{"current observation": "No landmarks nearby;", "action": "stop()"}'
+EPISODES = [
+    episode("relative", *([text] for text in RIGHT), terminated=True),
+    episode("relative", [OLD, RIGHT[0]], [TWO_KEYS, "no answer at all"]),
+]
+
+
+def test_metrics_by_hand():
+    assert measure(VIRL_L, "rule_ood", EPISODES) == {
+        "step_accuracy": (4 / 7, 2),  # 3 of 3, then wrong, right, wrong, wrong
+        "success": (1 / 2, 2),
+        "first_attempt": (3 / 5, 2),
+        "format": (4 / 5, 2),  # the instruction is missing once
+        "legal_action": (5 / 7, 2),
+        "training_rule": (1 / 3, 2),  # three answers at turning positions
+    }
+    assert within(EPISODES, 1) == within(EPISODES, 2) == (0.5, 2)
+    retried = episode("relative", [OLD, RIGHT[0]], [RIGHT[1]], [RIGHT[2]], terminated=True)
+    assert within([retried], 1) == (0.0, 1) and within([retried], 2) == (1.0, 1)
+
+
+def test_metrics_under_the_training_rule():
+    spaced = episode("absolute", [OLD.replace("(north)", "( north )")], [RIGHT[1]], [RIGHT[2]], terminated=True)
+    found = measure(VIRL_L, "id", [spaced])
+    assert "training_rule" not in found, "nothing sets it apart here"
+    assert found["legal_action"] == found["step_accuracy"] == (1.0, 1)
+    lost = measure(VIRL_L, "heldout", [episode("absolute", [RIGHT[0], '{"action": 3}'])])
+    assert lost["legal_action"] == lost["step_accuracy"] == (0.0, 1) and lost["format"] == (1.0, 1)
+
+
+# What is tested
+
+FEW = Protocol(episodes=12, attempts=2, temperature=1.0, max_new_tokens=2, batch_size=8)
+
+
+def test_splits_obey_their_rules(policy):
+    seen = {split: play(policy, VIRL_L, split, FEW, 3) for split in VIRL_L.splits}
+    destinations = {name: {route.waypoints[-1] for route in load_city(name).routes} for name in ("nyc", "nyc:heldout")}
+    for split, episodes in seen.items():
+        ends = {e.info["rail"].points[-1].geocode for e in episodes}
+        assert ends <= destinations["nyc:heldout" if split == "heldout" else "nyc"]
+        for played in episodes:
+            prompt = policy.tokenizer.decode(played.conversations[0].ids)
+            assert ("slightly right" in prompt.split("[Action space]")[1]) == (split == "rule_ood")
+            assert played.info["expert_action"] == played.info["rail"].points[0].action(
+                "relative" if split == "rule_ood" else "absolute"
+            )
+    routes = [e.info["route"] for e in seen["id"]]
+    assert routes == [e.info["route"] for e in play(policy, VIRL_L, "id", replace(FEW, temperature=0.0), 3)]
+    assert routes != [e.info["route"] for e in seen["rule_ood"]] and len(set(routes)) > 8
+
+
+def test_a_transcript_shows_the_route_and_what_was_said(policy):
+    [played] = play(policy, VIRL_L, "rule_ood", replace(FEW, episodes=1), 0)
+    shown, rail = transcript(VIRL_L, "rule_ood", played, policy, 4), played.info["rail"]
+    assert shown | {"turns": []} == {
+        "episode": 4,
+        "success": False,
+        "city": "nyc",
+        "actions": "relative",
+        "route": played.info["route"],
+        "instructions": list(rail.instructions),
+        "path": [list(point.geocode) for point in rail.points],
+        "turns": [],
+    }
+    assert len(shown["turns"]) == 2
+    for turn, attempt in zip(shown["turns"], played.attempts, strict=True):
+        assert turn["output"] == attempt.text and turn["feedback"] == attempt.feedback != ""
+        assert (turn["position"], turn["expert_action"]) == (0, rail.points[0].relative)
+    assert shown["turns"][0]["prompt"].startswith("[Task Description]")
+    assert shown["turns"][1]["prompt"] == shown["turns"][0]["feedback"]
+
+
+# The fork
+
+
+def test_the_fork_end_to_end(tiny_folder, tmp_path, monkeypatch):
+    """Init, both branches and their tests on a tiny random model."""
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    study = tiny_study(tiny_folder, "navigation")
+    keys, original = [], branches.train_ppo
+    monkeypatch.setattr(branches, "train_ppo", lambda *args: keys.append(args[-1]) or original(*args))
+    make_init(study, 0)
+    measurements.evaluate_init(study, 0)
+    for method in ("sft", "rl"):
+        found = train_branch(study, method, "main", "", 0)
+        assert len(found) == study.checkpoints and found[-1].compute.init_tokens > 0
+        measurements.evaluate_branch(study, method, "main", "", 0, ablation_seeds=(0,))
+    assert keys == ["action"]
+    assert branch_folder(study, "rl", "main", "", 0).name == "virl-l-rl-main-s0"
+    runs = {path.name for path in (paths.build("smoke") / "runs").iterdir()}
+    assert runs == {"virl-l-init-s0", "virl-l-sft-main-s0", "virl-l-rl-main-s0"}
+    assert (paths.data("smoke") / "navigation-expert").is_dir() and len(demonstrations(study)) == 64
+    frame = tables.merge("smoke")
+    assert set(frame.task) == {"navigation"} and set(frame.experiment) == {"main"}
+    assert set(frame.split) == set(VIRL_L.splits) and set(frame.method) == {"init", "sft", "rl"}
+    counted = {"step_accuracy", "success", "first_attempt", "format", "legal_action", "training_rule"}
+    assert set(frame.metric) == counted
+    assert set(frame[frame.metric == "training_rule"].split) == {"rule_ood"}
+    records = tables.read_transcripts("smoke")
+    assert {record["actions"] for record in records if record["split"] == "rule_ood"} == {"relative"}
+    with pytest.raises(ValueError, match="no 'suboptimal' demonstrations of navigation"):
+        train_branch(study, "sft_suboptimal", "suboptimal", "", 0)
+    assert {path.name for path in (paths.build("smoke") / "runs").iterdir()} == runs

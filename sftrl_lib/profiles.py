@@ -156,6 +156,7 @@ SMOKE = Profile(
         ),
     ),
     attempts=(1, 5),
+    no_init_lrs=(1e-3,),
 )
 
 PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}

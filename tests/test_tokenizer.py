@@ -13,6 +13,8 @@ from sftrl_lib.models.policy import Policy
 from sftrl_lib.models.tokenizer import ASSISTANT, END, PAD, USER
 from sftrl_lib.points import card_numbers, deal, solve
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, task_prompt
+from sftrl_lib.virl.cities import CITIES
+from sftrl_lib.virl.landmarks import landmark_names
 
 SPECIAL = (PAD, END, USER, ASSISTANT)
 
@@ -54,6 +56,13 @@ def test_any_bytes_have_an_encoding(tokenizer):
         text = bytes([byte]).decode("utf-8", errors="surrogateescape").encode("utf-8", errors="replace").decode()
         assert tokenizer.decode(ids_of(tokenizer, text)) == text
     assert tokenizer.unk_token is None
+
+
+def test_names_with_accents_come_back(tokenizer):
+    names = [next(landmark_names(random.Random(i), spec.words))[0] for spec in CITIES.values() for i in range(40)]
+    assert any(not name.isascii() for name in names)
+    for name in (*names, "Café Odette", "Montjuïc Grill", "x∈['left']"):
+        assert tokenizer.decode(ids_of(tokenizer, name)) == name
 
 
 def test_prompts_and_answers_are_short(tokenizer):

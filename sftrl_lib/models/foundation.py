@@ -84,7 +84,7 @@ class FoundationConfig:
 # The shipped models.
 FOUNDATIONS = {
     "text": FoundationConfig(),
-    "navigation": FoundationConfig(tasks=("navigation",), steps=1200, more_steps=500, tokens_per_step=8_000),
+    "navigation": FoundationConfig(tasks=("navigation",), steps=700, more_steps=300, tokens_per_step=8_000),
 }
 
 

@@ -104,7 +104,9 @@ def build_tokenizer(texts: Iterable[str], least: int = 20, words: Iterable[str] 
     tokenizer.add_special_tokens([PAD, END, USER, ASSISTANT])
     numbers = [str(n) for n in range(10, LARGEST_NUMBER + 1)]
     known = dict.fromkeys([*numbers, *words, *phrases(texts, least)])
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in known])
+    # The decoder would take the é of a whole token for a byte of its alphabet: such words are spelt in bytes.
+    ambiguous = {letter for letter in alphabet if not letter.isascii()}
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in known if not ambiguous & set(token)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

@@ -38,6 +38,14 @@ def test_lock_satisfies_every_declared_dependency():
         assert needed.specifier.contains(LOCKED[canonicalize_name(needed.name)]), needed
 
 
+def test_lock_installs_on_every_python_that_is_declared():
+    """On the first of them as well: a distribution's own Python 3.11 may be 3.11.0."""
+    first = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    for name in LOCKED:
+        needed = metadata.metadata(name)["Requires-Python"] or ""
+        assert SpecifierSet(needed).contains(first), f"{name} {LOCKED[name]} needs Python {needed}"
+
+
 def test_lock_is_complete():
     """What the installed packages of the lock need is in the lock too."""
     for name in LOCKED:

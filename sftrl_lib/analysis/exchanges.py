@@ -1,4 +1,4 @@
-"""Reading a transcript: its exchanges (one question and the attempts at it), and what prompts and answers hold.
+"""Reading a transcript: its exchanges (one question and the attempts at it), and what prompts hold.
 
 In GeneralPoints an episode is one exchange. In navigation it is one a position: the first attempt there has the
 whole prompt, a retry only the verifier's feedback.
@@ -11,7 +11,6 @@ import re
 
 _HEADING = re.compile(r"^\[([A-Z][A-Za-z ]*)\]\s*$", re.MULTILINE)
 _OBSERVATION = re.compile(r"^O_\d+: ?(.*)$", re.MULTILINE)
-_ACTION = re.compile(r'"action"\s*:\s*"([^"\n]*)')
 
 
 def exchanges(episode: dict) -> list[list[dict]]:
@@ -31,9 +30,3 @@ def observation(prompt: str) -> str:
     """The latest observation that a navigation prompt states; "" if there is none."""
     found = _OBSERVATION.findall(str(prompt))
     return found[-1].strip() if found else ""
-
-
-def action(output: str) -> str:
-    """The action that an answer names, as it is written; "" if none can be read."""
-    found = _ACTION.search(str(output)[:20_000])
-    return found[1].strip() if found else ""

@@ -16,7 +16,7 @@ from matplotlib.collections import LineCollection
 from scipy.spatial import cKDTree
 
 from sftrl_lib.analysis import published
-from sftrl_lib.analysis.exchanges import action, exchanges, observation
+from sftrl_lib.analysis.exchanges import exchanges, observation
 from sftrl_lib.analysis.page import feedback, heard, printable, source, wrapped
 from sftrl_lib.analysis.style import (
     COLORS,
@@ -34,6 +34,7 @@ from sftrl_lib.analysis.style import (
 from sftrl_lib.virl import City, Route, load_city
 from sftrl_lib.virl.rails import SPATIAL
 from sftrl_lib.virl.schema import NO_LANDMARK
+from sftrl_lib.virl.verifier import read_answer
 
 LAND, STREET, KERB = "#f3f1ec", "#ffffff", "#dfdbd3"
 NEIGHBOURS = 13.0  # metres: panoramas closer than this lie on the same street
@@ -108,6 +109,10 @@ def _place(episode: dict) -> tuple[City, Route] | None:
     return (city, route) if {route.start, *route.waypoints} <= path else None
 
 
+def _said(turn: dict) -> str:
+    return read_answer(str(turn.get("output", ""))).get("action") or "(no action)"
+
+
 def _steps(episode: dict) -> list[Step]:
     """The episode's exchanges: decisions numbered, flawless steps forward in a row taken together."""
     steps: list[Step] = []
@@ -116,8 +121,7 @@ def _steps(episode: dict) -> list[Step]:
         here = int(turns[0].get("position") or 0)
         saw = observation(heard(turns[0]))
         did = tuple(
-            (action(turn.get("output", "")) or "(no action)", turn.get("outcome") == "correct", feedback(turns, index))
-            for index, turn in enumerate(turns)
+            (_said(turn), turn.get("outcome") == "correct", feedback(turns, index)) for index, turn in enumerate(turns)
         )
         if did == (("forward()", True, did[0][2]),):
             if steps and not steps[-1].number:

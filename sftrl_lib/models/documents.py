@@ -1,7 +1,8 @@
-"""The form of a pretraining document: turns of text, some of which carry loss."""
+"""The form of a pretraining document: turns of text, some of which carry loss; and of the answers in it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -15,3 +16,9 @@ class Turn:
 
 
 Document = list[Turn]
+
+
+def render(keys: Sequence[str], values: Mapping[tuple[str, ...], str]) -> str:
+    """An answer, or the request for one, in the paper's JSON-like form. `values` is keyed by the synonyms of a key."""
+    lines = (f'  "{key}": {next(value for synonyms, value in values.items() if key in synonyms)},\n' for key in keys)
+    return "{\n" + "".join(lines) + "}"

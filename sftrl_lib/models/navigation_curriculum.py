@@ -11,7 +11,7 @@ every document:
    plain records of one key each;
 4. the routes: documents walk through the other generated cities, never through New York, and every shop has a new name.
 
-`tests/test_curriculum.py` checks them on generated documents.
+`tests/test_navigation_curriculum.py` checks them on generated documents.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..virl.landmarks import landmark_names
 from ..virl.prompts import FEEDBACK, history_line, task_prefix
 from ..virl.rails import TURNS, Rail, RailPoint, rail_builder
 from ..virl.schema import COMPASS
-from .documents import Document, Turn
+from .documents import Document, Turn, render
 
 CITIES = ("chicago", "barcelona", "paris", "boston")
 
@@ -166,9 +166,10 @@ def walking(rng: random.Random) -> Document:
     return turns
 
 
-def situation(rng: random.Random) -> tuple[ActionSpace, Rail, int, str]:
-    """An action space, a rail, a position on it (turns more often than their share) and the prompt up to there."""
-    space, rail = random_space(rng), random_rail(rng)
+def situation(rng: random.Random, space: ActionSpace | None = None) -> tuple[ActionSpace, Rail, int, str]:
+    """An action space (`space`, or any), a rail, a position on it, rather a turn, and the prompt up to there."""
+    drawn, rail = random_space(rng), random_rail(rng)
+    space = space or drawn
     weights = [2 if point.absolute != "forward()" else 1 for point in rail.points]
     position = rng.choices(range(len(rail)), weights)[0]
     prefix = space.prefix(rail.instructions)
@@ -201,23 +202,14 @@ def random_keys(rng: random.Random) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _render(keys: tuple[str, ...], values: dict[tuple[str, ...], str]) -> str:
-    return "{\n" + "".join(f'  "{key}": {next(v for k, v in values.items() if key in k)},\n' for key in keys) + "}"
-
-
 def conversation(rng: random.Random, most_attempts: int = 1, space: ActionSpace | None = None) -> Document:
     """The paper's prompt with other names; up to `most_attempts` - 1 failed attempts come first and carry no loss.
 
     `space` is for testing the model on an action space that pretraining never states.
     """
-    drawn, rail, position, prefix = situation(rng)
-    if space is not None:
-        prefix = space.prefix(rail.instructions)
-        for k, point in enumerate(rail.points[:position], 1):
-            prefix += history_line(k, point.observation, space.action(point))
-    space = space or drawn
+    space, rail, position, prefix = situation(rng, space)
     keys, point = random_keys(rng), rail.points[position]
-    request = "[Output]\nYour response should be a valid json file in the following format:\n" + _render(keys, REQUESTS)
+    request = "[Output]\nYour response should be a valid json file in the following format:\n" + render(keys, REQUESTS)
     prompt = f"{prefix}O_{position + 1}: {point.observation}\nA_{position + 1}:\n\n{request}"
     turns = [Turn("user", prompt)]
     for _ in range(rng.randrange(most_attempts)):
@@ -227,7 +219,7 @@ def conversation(rng: random.Random, most_attempts: int = 1, space: ActionSpace 
 
 def _answer(keys: tuple[str, ...], observation: str, instruction: str, action: str) -> str:
     quoted = (f'"{observation}"', f'"{instruction}"', f'"{action}"')
-    return _render(keys, dict(zip((OBSERVATION_KEYS, INSTRUCTION_KEYS, ACTION_KEYS), quoted, strict=True)))
+    return render(keys, dict(zip((OBSERVATION_KEYS, INSTRUCTION_KEYS, ACTION_KEYS), quoted, strict=True)))
 
 
 def _failed_attempt(

@@ -22,7 +22,7 @@ from itertools import combinations_with_replacement
 from ..points.prompts import FEEDBACK, rule_sentence, task_prompt
 from ..points.rules import FACES, RANKS, RULES, Rule, card_numbers, is_heldout
 from ..points.solver import random_formula, solve
-from .documents import Document, Turn
+from .documents import Document, Turn, render
 
 LARGEST = 13  # plain numbers, card values and rule values all lie in 1..13
 
@@ -139,18 +139,14 @@ class Format:
 
     def request(self, rule: Rule, target: int) -> str:
         lines = {
-            CARD_KEYS: f"[x, y, z, w], where {rule_sentence(rule)},",
-            NUMBER_KEYS: "[a, b, c, d], where a, b, c, and d are the numbers on the cards,",
-            FORMULA_KEYS: f'"an equation that equals {target}",',
+            CARD_KEYS: f"[x, y, z, w], where {rule_sentence(rule)}",
+            NUMBER_KEYS: "[a, b, c, d], where a, b, c, and d are the numbers on the cards",
+            FORMULA_KEYS: f'"an equation that equals {target}"',
         }
-        return self._render(lines)
+        return render(self.keys, lines)
 
     def answer(self, cards: list[str], numbers: list[int], equation: str) -> str:
-        return self._render({CARD_KEYS: f"{cards},", NUMBER_KEYS: f"{numbers},", FORMULA_KEYS: f'"{equation}",'})
-
-    def _render(self, lines: dict[tuple[str, ...], str]) -> str:
-        chosen = [f'  "{key}": {next(v for k, v in lines.items() if key in k)}\n' for key in self.keys]
-        return "{\n" + "".join(chosen) + "}"
+        return render(self.keys, {CARD_KEYS: str(cards), NUMBER_KEYS: str(numbers), FORMULA_KEYS: f'"{equation}"'})
 
 
 def random_format(rng: random.Random) -> Format:

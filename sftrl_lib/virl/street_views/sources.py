@@ -11,6 +11,7 @@ How they differ:
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -51,7 +52,7 @@ class _Cache:
         return value
 
 
-class StreetViews:
+class StreetViews(ABC):
     """The panoramas of a city, and the grids of views that an agent sees there."""
 
     def __init__(self, city: City) -> None:
@@ -90,8 +91,9 @@ class StreetViews:
             raise ValueError(f"{self.city.name} has no panorama within {MAPPING_RADIUS:g} m of {geocode}.")
         return place
 
+    @abstractmethod
     def _make(self, place: Geocode, panorama_id: str, width: int) -> Panorama:
-        raise NotImplementedError
+        """The panorama itself, which `panorama` keeps."""
 
 
 class DrawnStreetViews(StreetViews):

@@ -24,6 +24,7 @@ class SFTConfig:
     init_steps: int = 24  # the short SFT that makes Init; official GP-L: 400 steps of 128
     warmup: float = 0.03  # share of the steps, as in the official script
     group_by_length: bool = False  # examples of like length in a batch: less padding where prompts grow
+    frozen: str = ""  # parts that do not learn: "vision" or "vision+adapter" (paper Fig. 16)
 
 
 @dataclass(frozen=True)

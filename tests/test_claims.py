@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from synthetic_tables import everything, main_table
+from synthetic_tables import everything, image_tasks, main_table
 
 from sftrl_lib import paths
 from sftrl_lib.analysis import claims, tables
@@ -154,6 +154,72 @@ def test_recognition_claims_of_gp_vl():
     assert found[9]["verdict"] == "reproduced"
     assert found[8]["verdict"] in ("reproduced", "inconclusive")
     assert -1 <= found[8]["ci_low"] <= found[8]["effect"] <= found[8]["ci_high"] <= 1
+
+
+@pytest.fixture(scope="module")
+def images():
+    return image_tasks()
+
+
+def test_image_tasks_that_show_the_papers_results_reproduce_them(images):
+    found = verdicts(change(images, 0.004, task="navigation", split="rule_ood", metric="success"))
+    for number in (6, 8, 9, 15, 16, 17, 18, 19):
+        assert found[number]["verdict"] == "reproduced", found[number]
+    assert [part["what"][:8] for part in found[6]["parts"]] == ["GP-VL: R", "GP-VL: S", "V-IRL-VL", "V-IRL-VL"]
+    assert found[7]["verdict"] == "not_run" and "official" in found[7]["note"]
+    assert len(found[15]["parts"]) == 11  # SFT of the main comparison and ten tuned runs
+    assert any("(lr=0.001;frozen=vision+adapter)" in part["what"] for part in found[15]["parts"])
+    assert [part["what"] for part in found[16]["parts"]] == [
+        f"GP-VL: RL minus Init (lr={rate}), ID success" for rate in ("0.0003", "0.001")
+    ]
+    assert len(found[17]["parts"]) == 2 and "Not in the tables" not in found[17]["note"]
+
+
+def test_image_tasks_that_show_the_opposite_do_not(images):
+    swapped = images["method"].replace({"sft": "rl", "rl": "sft"})
+    found = verdicts(images.assign(method=swapped.where(images["experiment"] == "main", images["method"])))
+    for number in (6, 9, 15):
+        assert found[number]["verdict"] == "not_reproduced", found[number]
+    one = change(images, 0.7, method="sft", setting="lr=0.0003;frozen=vision")
+    assert verdicts(one)[15]["verdict"] == "not_reproduced"
+    assert "lr=0.0003;frozen=vision" in verdicts(one)[15]["note"]
+    flat = change(images, 0.02, experiment="rl_tuning", setting="lr=0.001")
+    assert verdicts(flat)[16]["verdict"] == "not_reproduced"
+    rescued = verdicts(change(images, 0.4, experiment="overfitted", method="rl", setting="lr=0.0003"))
+    assert [rescued[number]["verdict"] for number in (17, 18)] == ["not_reproduced"] * 2
+    walked = change(images, 0.3, task="navigation", method="rl", split="rule_ood", metric="success")
+    assert verdicts(walked)[19]["verdict"] == "not_reproduced"
+    where = dict(task="general_points", metric="success", experiment="main", split=["id", "rule_ood", "visual_ood"])
+    apart = images.copy()
+    rows = tables.select(images, **where).index
+    apart.loc[rows, "value"] = 1 - tables.select(images, **where | {"metric": "recognition"})["value"].to_numpy()
+    assert verdicts(apart)[8]["verdict"] == "not_reproduced"
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.78, "reproduced"), (0.2, "not_reproduced"), (0.5, "inconclusive")])
+def test_the_previous_best_is_beaten_only_on_the_official_routes(images, value, verdict):
+    last = tables.select(images, task="navigation", method="rl", split="visual_ood", metric="success", step=50)
+    official = last.assign(experiment="vln_mini", setting="", value=value, n=18)
+    found = verdicts(pd.concat([images, official]))[7]
+    assert found["verdict"] == verdict and found["effect"] == pytest.approx(value)
+
+
+def test_the_start_of_fig_19_is_no_run_of_its_own(images):
+    start = dict(experiment="overfitted", method="sft")
+    assert verdicts(images)[17] == verdicts(images.drop(tables.select(images, **start).index))[17]
+
+
+def test_the_old_rule_shows_in_the_numbers_of_gp_vl(images):
+    found = verdicts(images[images["metric"] != "training_rule"])[5]
+    assert any("SFT minus Init, rule-OOD numbers" in part["what"] for part in found["parts"])
+
+
+def test_settings_keep_words_and_refuse_words_for_numbers():
+    words = tables.parse_setting("lr=0.001;frozen=vision+adapter")
+    assert words == {"lr": 0.001, "frozen": "vision+adapter"}
+    for setting in ("lr=fast;frozen=none", "attempts=many", "temperature=", "frozen"):
+        with pytest.raises(tables.TableError, match="is not of the form"):
+            tables.parse_setting(setting)
 
 
 def test_unequal_compute_is_remarked_on():

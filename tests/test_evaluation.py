@@ -1,11 +1,12 @@
 """Evaluation: who meets which hands, what is counted, and that nothing is done twice."""
 
+import json
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
-from tiny_models import tiny_policy
+from tiny_models import tiny_policy, tiny_vision_policy
 
 from sftrl_lib import paths
 from sftrl_lib.analysis import measurements, tables
@@ -13,7 +14,7 @@ from sftrl_lib.analysis.evaluation import Protocol, measure, play, protocol, tra
 from sftrl_lib.points import card_numbers, is_heldout, solve
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, response
 from sftrl_lib.profiles import SMOKE, EvaluationConfig
-from sftrl_lib.tasks import GP_L
+from sftrl_lib.tasks import GP_L, GP_VL
 from sftrl_lib.training.branches import branch_folder, init_folder
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.rollout import Attempt, Conversation, Episode
@@ -108,6 +109,19 @@ def test_recognition_is_of_the_multiset():
         assert found["recognition"] == (float(recognised), 1)
 
 
+def test_reading_cards_and_reading_the_rule_are_told_apart():
+    """With pictures, recognition is of the cards (paper 5.3), in any order; the numbers are counted beside it."""
+    old_rule, misread = [4, 3, 2, 10], ["4", "3", "2", "Q"]
+    answers = [
+        (CARDS, NUMBERS), (CARDS[::-1], old_rule), (misread, [4, 3, 2, 12]), (misread, NUMBERS), (CARDS[:3], NUMBERS),
+    ]  # fmt: skip
+    pictured = [episode((response(cards, numbers, "1"), "misread")) for cards, numbers in answers]
+    found = measure(GP_VL, "rule_ood", pictured)
+    assert (found["recognition"], found["numbers"], found["training_rule"]) == ((2 / 5, 5), (3 / 5, 5), (1 / 5, 5))
+    in_text = measure(GP_L, "rule_ood", pictured)
+    assert in_text["recognition"] == found["numbers"] and "numbers" not in in_text
+
+
 def test_within_attempts():
     wrong, right = ("", "illegal"), ("", "correct")
     solved = [episode(*[wrong] * k, right, terminated=True) for k in range(3)]
@@ -122,6 +136,36 @@ def test_a_transcript_shows_what_was_said(policy):
     assert [turn["output"] for turn in shown["turns"]] == [a.text for a in played.attempts]
     assert shown["turns"][0]["prompt"].startswith("[Task Description]")
     assert [turn["prompt"] for turn in shown["turns"][1:]] == [FEEDBACK[a.outcome] for a in played.attempts[:-1]]
+
+
+def test_a_transcript_of_a_picture_says_what_was_drawn(tokenizer):
+    """In plain JSON: the same cards and suits can be drawn again."""
+    vision = tiny_vision_policy(tokenizer)
+    [played] = play(vision, GP_VL, "visual_ood", replace(FEW, episodes=1), 0)
+    shown = transcript(GP_VL, "visual_ood", played, vision, 0)
+    assert json.loads(json.dumps(shown)) == shown
+    assert (shown["cards"], shown["suits"]) == (played.info["cards"], played.info["suits"])
+    assert set(shown["suits"]) <= {"hearts", "diamonds"}
+    assert shown["turns"][0]["prompt"].startswith("[Task Description]"), "image tokens are no text"
+
+
+def test_the_splits_of_ablations():
+    assert measurements.ablation_splits(GP_L) == ("id", "rule_ood")
+    assert measurements.ablation_splits(GP_VL) == ("id", "rule_ood", "visual_ood")
+
+
+def test_red_cards_change_nothing_but_the_picture(tokenizer):
+    """Visual OOD: hands as in training, of red cards; every other split shows black ones."""
+    brief = replace(FEW, attempts=1, episodes=30, max_new_tokens=1)
+    vision = tiny_vision_policy(tokenizer)
+    for split in GP_VL.splits:
+        infos = [e.info for e in play(vision, GP_VL, split, brief, 3)]
+        colours = {suit for info in infos for suit in info["suits"]}
+        assert colours == ({"hearts", "diamonds"} if split == "visual_ood" else {"spades", "clubs"})
+        numbers = [card_numbers(i["cards"], "distinct" if split == "rule_ood" else "ten") for i in infos]
+        assert numbers == [tuple(i["numbers"]) for i in infos]
+        if split != "rule_ood":
+            assert {is_heldout(n) for n in numbers} == {split == "heldout"}
 
 
 # Keeping and resuming
@@ -226,7 +270,8 @@ def test_transcripts_of_ends_are_kept(home):
     frame = measurements.evaluate_branch(TINY, "sft", "main", "", 0)
     records = tables._transcripts(branch_folder(TINY, "sft", "main", "", 0) / "transcripts.jsonl")
     assert {r["step"] for r in records} == {6}
-    assert {s: sum(r["split"] == s for r in records) for s in GP_L.splits} == measurements.KEPT_TRANSCRIPTS
+    wanted = {split: measurements.KEPT_TRANSCRIPTS[split] for split in GP_L.splits}
+    assert {s: sum(r["split"] == s for r in records) for s in GP_L.splits} == wanted
     assert len(frame)
 
 

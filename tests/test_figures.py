@@ -13,6 +13,7 @@ from synthetic_tables import (
     everything,
     example_transcripts,
     failing_transcript,
+    image_tasks,
     main_table,
     points_transcript,
     route_transcript,
@@ -23,6 +24,8 @@ from sftrl_lib import paths
 from sftrl_lib.analysis import figures, page, published, statistics, tables, transcripts
 from sftrl_lib.analysis.style import COLORS, NothingToDraw, Tables, save_figure
 
+IMAGE_FIGURES = (7, 8, 16, 17, 18, 19)
+
 
 @pytest.fixture(scope="module")
 def full():
@@ -32,7 +35,7 @@ def full():
 
 @pytest.fixture(scope="module")
 def drawn(full):
-    return {number: function(full) for number, function in figures.FIGURES.items() if number != 1}
+    return {number: function(full) for number, function in figures.FIGURES.items() if number not in (1, *IMAGE_FIGURES)}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,16 @@ def drawn_both(both):
     return {number: figures.FIGURES[number](both) for number in names}
 
 
+@pytest.fixture(scope="module")
+def images():
+    return Tables("laptop", image_tasks())
+
+
+@pytest.fixture(scope="module")
+def drawn_images(images):
+    return {number: figures.FIGURES[number](images) for number in IMAGE_FIGURES}
+
+
 def line(axes, label):
     return next(item for item in axes.lines if item.get_label() == label)
 
@@ -59,9 +72,9 @@ def shown(figure):
     return [axes for axes in figure.axes if axes.get_visible()]
 
 
-def test_every_figure_says_profile_seeds_n_and_confidence(drawn, drawn_both):
-    assert set(drawn) | set(drawn_both) == set(figures.FIGURES)
-    for number, drawing in [*drawn.items(), *drawn_both.items()]:
+def test_every_figure_says_profile_seeds_n_and_confidence(drawn, drawn_both, drawn_images):
+    assert set(drawn) | set(drawn_both) | set(drawn_images) == set(figures.FIGURES)
+    for number, drawing in [*drawn.items(), *drawn_both.items(), *drawn_images.items()]:
         header = texts(drawing.figure)
         for needed in ("profile laptop", "seed", "n = ", "95%"):
             assert needed in header, (number, needed)
@@ -240,9 +253,9 @@ def test_two_tasks_stand_side_by_side_each_in_its_own_metric(drawn_both):
     for number in (5, 6, "headline", "protocols"):
         metrics = {(item["variant"], item.get("metric")) for item in drawn_both[number].data["series"]}
         assert {variant for variant, _ in metrics} == {"GP-L", "V-IRL-L"}
-        assert {axes.get_ylabel() for axes in shown(drawn_both[number].figure)} - {""} == {
-            "success rate (%)", "per-step accuracy (%)",
-        }  # fmt: skip
+        routes = "routes completed (%)" if number == "protocols" else "per-step accuracy (%)"
+        labels = {axes.get_ylabel() for axes in shown(drawn_both[number].figure)} - {""}
+        assert labels == {"success rate (%)", routes}
     assert len(shown(drawn_both["headline"].figure)) == 6
     assert "GeneralPoints and street navigation" in texts(drawn_both["headline"].figure)
     assert "held-out hands and routes (dashed)" in texts(drawn_both[5].figure)
@@ -259,7 +272,7 @@ def test_mechanism_shows_the_stated_and_the_trained_rule(both, drawn, drawn_both
         "GP-L · numbers by the stated rule", "GP-L · numbers by the training rule",
         "V-IRL-L · actions that the prompt offers", "V-IRL-L · directions of the training rule",
     ]  # fmt: skip
-    rows = tables.select(both.metrics, task="navigation", method="sft", metric="training_rule")
+    rows = tables.select(both.metrics, task="navigation", setting="sampled", method="sft", metric="training_rule")
     means = 100 * rows.groupby("step")["value"].mean()
     assert line(four[3], "sft -").get_ydata()[1:] == pytest.approx(means.to_numpy())
     assert "held-out" not in texts(drawn["mechanism"].figure)  # the legend names only what is drawn
@@ -267,8 +280,8 @@ def test_mechanism_shows_the_stated_and_the_trained_rule(both, drawn, drawn_both
     assert len(shown(figures.FIGURES["mechanism"](Tables("laptop", bare)).figure)) == 2
 
 
-def test_labels_of_bars_touch_no_other_bar(drawn, drawn_both):
-    for drawing in (drawn[6], drawn["headline"], drawn_both[6], drawn_both["headline"]):
+def test_labels_of_bars_touch_no_other_bar(drawn, drawn_both, drawn_images):
+    for drawing in (drawn[6], drawn["headline"], drawn_both[6], drawn_both["headline"], drawn_images[7]):
         drawing.figure.draw_without_rendering()
         for axes in drawing.figure.axes:
             bars = [bar.patches[0].get_window_extent() for bar in axes.containers]
@@ -277,10 +290,154 @@ def test_labels_of_bars_touch_no_other_bar(drawn, drawn_both):
                 assert not any(box.overlaps(bar) for bar in bars), label.get_text()
 
 
-def test_titles_fit_on_their_figures(drawn, drawn_both):
-    for drawing in [*drawn.values(), *drawn_both.values()]:
+def test_titles_fit_on_their_figures(drawn, drawn_both, drawn_images):
+    for drawing in [*drawn.values(), *drawn_both.values(), *drawn_images.values()]:
         edge = drawing.figure.bbox.width
         assert all(text.get_window_extent().x1 < edge for text in drawing.figure.texts), drawing.data["title"]
+
+
+def test_protocols_show_a_single_attempt_on_every_task(both, drawn_both):
+    series = drawn_both["protocols"].data["series"]
+    for variant in ("GP-L", "V-IRL-L"):
+        assert {item["setting"] for item in series if item["variant"] == variant} == {"sampled", "greedy", "single"}
+    rows = tables.select(both.metrics, task="navigation", method="rl", setting="single", split="id")
+    assert set(rows["metric"]) == {"success"}
+    item = next(item for item in series if item["variant"] == "V-IRL-L" and item["setting"] == "single"
+                and (item["method"], item["split"]) == ("rl", "id"))  # fmt: skip
+    assert item["value"] == pytest.approx(100 * rows["value"].mean())
+
+
+def test_fig_7_has_curves_bars_and_the_papers_previous_best(images, drawn_images):
+    hands, hand_bars, routes, route_bars = drawn_images[7].figure.axes
+    for axes, bars, variant in ((hands, hand_bars, "GP-VL"), (routes, route_bars, "V-IRL-VL")):
+        rows = tables.select(images.metrics, task=TASKS[variant][0], experiment="main", split="visual_ood",
+                             metric="success", method="rl")  # fmt: skip
+        means = 100 * rows.groupby("step")["value"].mean().to_numpy()
+        assert line(axes, "rl -").get_ydata()[1:] == pytest.approx(means)
+        heights = {bar.get_label(): bar.patches[0].get_height() for bar in bars.containers}
+        assert heights["rl"] == pytest.approx(means[-1])
+        assert [heights[f"paper {name}"] for name in ("init", "sft", "rl")] == [
+            published.FIG07[variant][name] for name in ("init", "sft", "rl")
+        ]
+    assert routes.get_ylabel() == "routes completed (%)"
+    best = line(route_bars, "paper best")
+    assert set(best.get_ydata()) == {44.0} and min(best.get_xdata()) > 3  # beside the paper's bars only
+    assert not [item for item in hand_bars.lines if item.get_label() == "paper best"]
+    words = texts(drawn_images[7].figure)
+    assert "44.0 (paper)" in words and "ours on generated cities" in words
+    hands_only = Tables("laptop", tables.select(images.metrics, task="general_points"))
+    alone = figures.FIGURES[7](hands_only)
+    assert len(alone.figure.axes) == 2 and "cities" not in texts(alone.figure)
+
+
+def test_fig_8_joins_the_points_of_a_checkpoint(images, drawn_images):
+    ours, _, theirs, _ = drawn_images[8].figure.axes
+    rows = tables.select(images.metrics, task="general_points", modality="image", experiment="main", method="sft")
+    means = 100 * rows.groupby(["metric", "split", "step"])["value"].mean()
+    pairs = [item for item in ours.lines if item.get_label() == "sft pair"]
+    assert len(pairs) == 5
+    for pair, step in zip(pairs, sorted(rows["step"].unique()), strict=True):
+        for metric, drawn_values in zip(("success", "recognition"), pair.get_data(), strict=True):
+            expected = [means[metric, split, step] for split in ("id", "rule_ood")]
+            assert drawn_values == pytest.approx(expected)
+    assert to_hex(pairs[-1].get_color()) == COLORS["sft"] != to_hex(pairs[0].get_color())  # more compute, darker
+    circle = [item for item in theirs.lines if item.get_label() == "paper rl rule_ood"]
+    assert [(item.get_xdata()[0], item.get_ydata()[0]) for item in circle] == published.FIG08["rule"]["rule_ood"]["rl"]
+    assert {item.get_markerfacecolor() for item in circle} == {"white"}
+    assert len(drawn_images[8].data["series"]) == 2 * 2 * (1 + 5 + 5)  # panels, splits, checkpoints
+
+
+def test_fig_8_draws_what_has_both_metrics(images):
+    rule = images.metrics[images.metrics["split"] != "visual_ood"]
+    assert len(figures.FIGURES[8](Tables("laptop", rule)).figure.axes) == 2
+    few = rule[(rule["metric"] != "recognition") | (rule["step"] != 20)]
+    series = figures.FIGURES[8](Tables("laptop", few)).data["series"]
+    assert len(series) == 2 * (1 + 4 + 4)
+    with pytest.raises(NothingToDraw, match="success and recognition"):
+        figures.FIGURES[8](Tables("laptop", rule[rule["metric"] != "recognition"]))
+
+
+def test_tuning_has_one_curve_a_rate_and_one_panel_a_part_frozen(images, drawn_images):
+    panels = drawn_images[16].figure.axes
+    assert [axes.get_title(loc="left") for axes in panels] == [
+        "all parts trained", "vision encoder frozen", "encoder and adapter frozen",
+    ]  # fmt: skip
+    curves = [[item for item in axes.lines if item.get_label().startswith("learning")] for axes in panels]
+    assert [len(part) for part in curves] == [5, 2, 3]
+    rows = tables.select(images.metrics, experiment="sft_tuning", setting="lr=0.001;frozen=vision+adapter")
+    means = 100 * rows.groupby("step")["value"].mean().to_numpy()
+    curve = line(panels[2], "learning rate 0.001")
+    assert curve.get_ydata()[1:] == pytest.approx(means)
+    assert curve.get_color() == line(panels[0], "learning rate 0.001").get_color()
+    assert all(set(line(axes, "paper limit").get_ydata()) == {30} for axes in panels)
+    assert "never above 30 %" in texts(drawn_images[16].figure)
+    rl = tables.select(tables.ends(images.metrics), experiment="main", method="rl", split="id", metric="success",
+                       task="general_points")  # fmt: skip
+    assert f"RL ends at {100 * rl['value'].mean():.0f} %" in texts(drawn_images[16].figure)
+    frozen = {(item["frozen"], item["lr"]) for item in drawn_images[16].data["series"]}
+    assert len(frozen) == 10 and ("vision", 0.001) in frozen
+
+
+def test_rl_tuning_starts_at_init_and_shows_the_papers_axis(images, drawn_images):
+    axes = drawn_images[17].figure.axes[0]
+    init = tables.select(images.metrics, task="general_points", method="init", split="id", metric="success")
+    for rate in ("0.0003", "0.001"):
+        rows = tables.select(images.metrics, experiment="rl_tuning", setting=f"lr={rate}")
+        means = 100 * rows.groupby("step")["value"].mean().to_numpy()
+        drawn_values = line(axes, f"learning rate {rate}").get_ydata()
+        assert drawn_values == pytest.approx([100 * init["value"].mean(), *means])
+    bar = next(patch for patch in axes.patches if patch.get_label() == "paper axis")
+    assert (bar.get_y(), bar.get_y() + bar.get_height()) == (20, 50)
+    without = Tables("laptop", images.metrics[images.metrics["method"] != "init"])
+    assert len(line(figures.FIGURES[17](without).figure.axes[0], "learning rate 0.001").get_xdata()) == 5
+
+
+def test_fig_18_is_whole_routes_in_and_out_of_distribution(images, drawn_images):
+    for axes, split in zip(drawn_images[18].figure.axes, ("id", "rule_ood"), strict=True):
+        rows = tables.select(images.metrics, task="navigation", method="sft", metric="success", split=split)
+        means = 100 * rows.groupby("step")["value"].mean().to_numpy()
+        assert line(axes, "sft -").get_ydata()[1:] == pytest.approx(means)
+        bar = next(patch for patch in axes.patches if patch.get_label() == "paper axis")
+        assert [bar.get_y(), bar.get_y() + bar.get_height()] == published.FIG18[f"{split}_success_axis"]
+
+
+def test_fig_19_begins_at_the_overfitted_checkpoint(images, drawn_images):
+    axes = drawn_images[19].figure.axes[0]
+    found = tables.select(images.metrics, experiment="overfitted")
+    sft, rl = (tables.select(found, method=method) for method in ("sft", "rl"))
+    start = line(axes, "start")
+    assert start.get_ydata()[0] == pytest.approx(100 * sft["value"].mean())
+    rows = tables.select(rl, setting="lr=0.0003")
+    means = 100 * rows.groupby("step")["value"].mean().to_numpy()
+    assert line(axes, "learning rate 0.0003").get_ydata() == pytest.approx([start.get_ydata()[0], *means])
+    assert "never above 1.5 %" in texts(drawn_images[19].figure)
+    twice = [sft.assign(setting=name) for name in ("lr=0.0001", "lr=0.0003")]  # the same start, once a setting
+    again = figures.FIGURES[19](Tables("laptop", tables.validate(pd.concat([*twice, rl]))))
+    assert [item["value"] for item in again.data["series"]] == [
+        item["value"] for item in drawn_images[19].data["series"]
+    ]
+    alone = figures.FIGURES[19](Tables("laptop", rl))
+    assert [len(item["value"]) for item in alone.data["series"]] == [5, 5]
+
+
+@pytest.mark.parametrize("number", IMAGE_FIGURES)
+def test_image_figures_say_which_rows_they_need(full, number):
+    with pytest.raises(NothingToDraw, match="it needs (GP|V-IRL)-VL"):
+        figures.FIGURES[number](full)
+
+
+@pytest.mark.parametrize("number", IMAGE_FIGURES)
+def test_image_figures_draw_from_one_seed_and_without_init(number):
+    table = image_tasks(seeds=(4,), steps=2)
+    assert "1 seed ·" in texts(figures.FIGURES[number](Tables("laptop", table)).figure)
+    figures.FIGURES[number](Tables("laptop", table[table["method"] != "init"])).png(dpi=20)
+
+
+def test_mechanism_tells_numbers_from_recognition(images):
+    axes = figures.FIGURES["mechanism"](images).figure.axes[0]
+    rows = tables.select(images.metrics, task="general_points", method="rl", split="rule_ood", metric="numbers")
+    means = 100 * rows.groupby("step")["value"].mean().to_numpy()
+    assert line(axes, "rl -").get_ydata()[1:] == pytest.approx(means)
 
 
 def page_text(drawing):

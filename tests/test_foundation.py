@@ -7,12 +7,13 @@ import pytest
 import torch
 from test_rollout import check_against_forward, check_against_generate, environments, play
 from tiny_models import TINY
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGeneration
 
-from sftrl_lib.models import foundation
+from sftrl_lib.models import foundation, vision
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.foundation import IGNORED, FoundationConfig, answer_loss, batches, new_model, pretrain
-from sftrl_lib.models.policy import load_policy
+from sftrl_lib.models.policy import Policy, load_policy
+from sftrl_lib.models.vision import VisionConfig
 from sftrl_lib.paths import SHIPPED
 
 SHORT = replace(TINY, steps=8, more_steps=4, tokens_per_step=400, warmup=3, save_every=4, seed=1)
@@ -25,14 +26,16 @@ def quick_tokenizer(monkeypatch, tokenizer):
 
 def test_batches_can_begin_anywhere(tokenizer):
     """A resumed run sees the batches that it would have seen; a batch is about as large as asked."""
-    whole = list(batches(SHORT, tokenizer))
+    policy = Policy(new_model(SHORT, tokenizer), tokenizer)
+    whole = list(batches(SHORT, policy))
     assert len(whole) == SHORT.total_steps
     for first in (1, 7, 8, 11):
-        for (ids, labels), (its_ids, its_labels) in zip(whole[first:], batches(SHORT, tokenizer, first), strict=True):
-            assert torch.equal(ids, its_ids) and torch.equal(labels, its_labels)
-    learnt = [(labels != IGNORED).float().mean().item() for _, labels in whole]
+        for batch, again in zip(whole[first:], batches(SHORT, policy, first), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch[:2], again[:2], strict=True))
+            assert batch[2] == again[2] == {}, "no pictures"
+    learnt = [(labels != IGNORED).float().mean().item() for _, labels, _ in whole]
     assert min(learnt) > 0.05
-    for ids, labels in whole:
+    for ids, labels, _ in whole:
         assert ids.shape == labels.shape
         assert (ids[labels != IGNORED] == labels[labels != IGNORED]).all()
 
@@ -40,7 +43,7 @@ def test_batches_can_begin_anywhere(tokenizer):
 def test_the_loss_is_that_of_transformers(tokenizer):
     """Padded on the right without an attention mask, logits at the labelled places only."""
     model = new_model(SHORT, tokenizer)
-    for ids, labels in list(batches(SHORT, tokenizer))[:3]:
+    for ids, labels, _ in list(batches(SHORT, Policy(model, tokenizer)))[:3]:
         mask = (ids != tokenizer.pad_token_id).long()
         expected = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         assert answer_loss(model, ids, labels).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -76,6 +79,34 @@ def test_an_interrupted_pretraining_goes_on_as_if_nothing_had_happened(tmp_path,
     assert type(loaded) is LlamaForCausalLM and loaded.num_parameters() == records[0]["parameters"]
     with pytest.raises(CheckpointError, match="another configuration"):
         pretrain(replace(SHORT, muon_lr=0.01), tmp_path / "whole")
+
+
+SEEING = replace(
+    SHORT,
+    tasks=("cards", "general_points"),
+    more_steps=0,
+    tokens_per_step=1_500,
+    vision=VisionConfig(language="language", hidden_size=32, layers=1, heads=2, intermediate_size=48),
+)
+
+
+def test_a_text_model_is_given_eyes(tmp_path, monkeypatch, tokenizer):
+    """The language half keeps what it knows of text; pictures reach the loss; the copy loads as a LLaVA."""
+    text = Policy(new_model(TINY, tokenizer), tokenizer)
+    text.save(tmp_path / "language")
+    monkeypatch.setattr(vision, "load_policy", lambda name: load_policy(tmp_path / name))
+    policy = foundation.untrained(SEEING)
+    ids = torch.tensor([text.prompt_ids([{"role": "user", "content": "Cards: ['4', 'K']"}])])
+    size = len(tokenizer)
+    assert policy.tokenizer.convert_tokens_to_ids(vision.IMAGE) >= size
+    assert torch.allclose(policy.model(input_ids=ids).logits[..., :size], text.model(input_ids=ids).logits, atol=1e-5)
+    with_pictures = [batch for batch in batches(SEEING, policy) if batch[2]]
+    ids, labels, seen = max(with_pictures, key=lambda batch: len(batch[2]["pixel_values"]))
+    assert (ids == policy.image_token).sum() == 16 * len(seen["pixel_values"])
+    turned = {"pixel_values": seen["pixel_values"].flip(0)}
+    assert answer_loss(policy.model, ids, labels, seen) != answer_loss(policy.model, ids, labels, turned)
+    pretrain(SEEING, tmp_path / "seeing")
+    assert type(load_policy(tmp_path / "seeing").model) is LlavaForConditionalGeneration
 
 
 def test_pretraining_learns(tmp_path):

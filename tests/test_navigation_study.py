@@ -24,7 +24,7 @@ from sftrl_lib.virl.rails import Rail, RailPoint, rail_builder
 
 def test_tasks_are_found_by_name_and_modality():
     assert get_task("navigation", "text") is VIRL_L is TASKS["V-IRL-L"]
-    assert {task.slug for task in TASKS.values()} == {"gp-l", "virl-l"}
+    assert {task.slug for task in TASKS.values()} == {"gp-l", "virl-l", "gp-vl", "virl-vl"}
     for wrong in (("navigation", "smell"), ("chess", "text")):
         with pytest.raises(ValueError, match="'general_points', 'text'.*'navigation', 'text'"):
             get_task(*wrong)
@@ -36,7 +36,7 @@ def test_every_environment_of_a_task_can_be_made():
     for task in TASKS.values():
         for arguments in (task.training, *task.splits.values()):
             env = task.make_env(arguments, 2)
-            assert env.max_attempts == 2 and env.modality == "text"
+            assert env.max_attempts == 2 and env.modality == task.modality
     assert training_env(VIRL_L, 2).actions == "absolute"
 
 
@@ -154,7 +154,8 @@ def test_splits_obey_their_rules(policy):
         assert ends <= destinations["nyc:heldout" if split == "heldout" else "nyc"]
         for played in episodes:
             prompt = policy.tokenizer.decode(played.conversations[0].ids)
-            assert ("slightly right" in prompt.split("[Action space]")[1]) == (split == "rule_ood")
+            space = prompt.partition("[Action space]")[2].partition("[Observations")[0]
+            assert ("slightly right" in space) == (split == "rule_ood")
             assert played.info["expert_action"] == played.info["rail"].points[0].action(
                 "relative" if split == "rule_ood" else "absolute"
             )
@@ -203,7 +204,7 @@ def test_the_fork_end_to_end(tiny_folder, tmp_path, monkeypatch):
     assert branch_folder(study, "rl", "main", "", 0).name == "virl-l-rl-main-s0"
     runs = {path.name for path in (paths.build("smoke") / "runs").iterdir()}
     assert runs == {"virl-l-init-s0", "virl-l-sft-main-s0", "virl-l-rl-main-s0"}
-    assert (paths.data("smoke") / "navigation-expert").is_dir() and len(demonstrations(study)) == 64
+    assert (paths.data("smoke") / "virl-l-expert").is_dir() and len(demonstrations(study)) == 64
     frame = tables.merge("smoke")
     assert set(frame.task) == {"navigation"} and set(frame.experiment) == {"main"}
     assert set(frame.split) == set(VIRL_L.splits) and set(frame.method) == {"init", "sft", "rl"}

@@ -269,7 +269,7 @@ def test_attempts_kl_and_suboptimal_data(study, home, monkeypatch):
     assert log and all("kl_to_init" in entry for entry in log)
     [*_, end] = train_branch(small, "sft_suboptimal", "suboptimal", "", 0)
     assert end.compute.fork_flops == pytest.approx(small.fork_flops, rel=0.5)
-    assert (paths.data(small.profile) / "general_points-suboptimal").is_dir()
+    assert (paths.data(small.profile) / "gp-l-suboptimal").is_dir()
 
 
 def test_rl_never_meets_a_heldout_hand():

@@ -1,9 +1,18 @@
 """Tiny random models, and what an ordinary forward pass of `transformers` says about a sequence."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from transformers import (
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaImageProcessorPil,
+    LlavaProcessor,
+    SiglipVisionConfig,
+)
 
 from sftrl_lib.models.foundation import FoundationConfig, new_model
 from sftrl_lib.models.policy import Policy, ValueHead
@@ -35,26 +44,90 @@ def tiny_policy(tokenizer, critic=True, seed=1):
     model = sharpen(new_model(TINY, tokenizer), tokenizer.eos_token_id, seed=seed)
     policy = Policy(model, tokenizer)
     if critic:
-        policy.value_head = ValueHead(TINY.hidden_size, seed=seed)
-        generator = torch.Generator().manual_seed(seed + 1)
-        with torch.no_grad():
-            last = policy.value_head.layers[-1].weight
-            last.copy_(torch.randn(last.shape, generator=generator))
+        policy.value_head = random_critic(seed)
     return policy
 
 
 @torch.no_grad()
-def reference_logprobs(policy, ids, temperature=1.0):
+def random_critic(seed):
+    critic = ValueHead(TINY.hidden_size, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    last = critic.layers[-1].weight
+    last.copy_(torch.randn(last.shape, generator=generator))
+    return critic
+
+
+IMAGE = "<image>"
+IMAGE_TOKENS = 16  # of a picture of 128 x 128 pixels in patches of 32
+PARTS_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def tiny_processor(tokenizer):
+    """Pictures padded to a square of 128 pixels, in 16 image tokens; `tokenizer` itself stays as it is."""
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    pictures = LlavaImageProcessorPil(
+        do_pad=True, size={"height": 128, "width": 128}, do_center_crop=False,
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    )  # fmt: skip
+    return LlavaProcessor(
+        image_processor=pictures, tokenizer=tokenizer, patch_size=32, vision_feature_select_strategy="full",
+        chat_template=PARTS_TEMPLATE, image_token=IMAGE, num_additional_image_tokens=0,
+    )  # fmt: skip
+
+
+def tiny_vision_policy(tokenizer, critic=True, seed=1):
+    """A random LLaVA with a SigLIP of one layer, for which pictures matter as much as words do; and its critic."""
+    processor = tiny_processor(tokenizer)
+    tokenizer = processor.tokenizer
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=2048, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, image_size=128, patch_size=32,
+        vision_use_head=False,
+    )  # fmt: skip
+    config = LlavaConfig(
+        text_config=text, vision_config=vision, image_token_id=processor.image_token_id, tie_word_embeddings=True,
+        vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = sharpen(LlavaForConditionalGeneration(config), tokenizer.eos_token_id, seed=seed)
+    policy = Policy(model, tokenizer, processor=processor)
+    if critic:
+        policy.value_head = random_critic(seed)
+    return policy
+
+
+@torch.no_grad()
+def reference_logits(policy, ids, picture=None):
+    """(tokens, vocabulary) by a plain forward pass over the whole sequence with its picture, which none can say."""
+    logits = policy.model(input_ids=torch.tensor([ids]), **(picture or {})).logits[0].double()
+    if policy.processor is not None:
+        logits[:, policy.processor.image_token_id] = -torch.inf
+    return logits
+
+
+@torch.no_grad()
+def reference_logprobs(policy, ids, temperature=1.0, picture=None):
     """(tokens - 1,): log-probability of every token but the first, by a plain forward pass over the whole sequence."""
-    logits = policy.model(input_ids=torch.tensor([ids])).logits[0, :-1]
-    logprobs = torch.log_softmax(logits.double() / (temperature or 1.0), dim=-1)
+    logits = reference_logits(policy, ids, picture)[:-1]
+    logprobs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
     return logprobs.gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
 @torch.no_grad()
-def reference_values(policy, ids):
+def reference_values(policy, ids, picture=None):
     """(tokens,): what the critic says at every position of a plain forward pass."""
-    output = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    output = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True, **(picture or {}))
     return policy.value_head(output.hidden_states[-1][0])
 
 

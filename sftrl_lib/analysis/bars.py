@@ -13,12 +13,12 @@ from sftrl_lib.analysis.style import (
     GREY,
     INK,
     MARKERS,
-    METRICS,
     NAMES,
     SPLITS,
     Drawing,
     NothingToDraw,
     Tables,
+    axis_name,
     canvas,
     caption,
     error_bar,
@@ -115,7 +115,7 @@ def rule_ood_bars(tables: Tables) -> Drawing:
     for axes, (variant, part) in zip(grid.flat, groups.items(), strict=False):
         series += [{"variant": variant} | item for item in bar_group(axes, part, published.FIG06[variant])]
         axes.set_title(f"{variant} · {SPLITS['rule_ood']}")
-        axes.set_ylabel(f"{METRICS[VARIANTS[variant].metric]} (%)")
+        axes.set_ylabel(axis_name(VARIANTS[variant].metric, VARIANTS[variant].task))
     return Drawing(figure, record("fig06", title, subtitle, tables.profile, series, published.FIG06))
 
 
@@ -172,7 +172,7 @@ def _block(places, rows: pd.DataFrame, variant: str) -> list[dict]:
     series += bar_group(right, ends(select(rows, split="rule_ood")), published.FIG06[variant])
     right.set_title(f"{variant} · OOD: the end points, and the paper's")
     for axes in (left, right):
-        axes.set_ylabel(f"{METRICS[VARIANTS[variant].metric]} (%)")
+        axes.set_ylabel(axis_name(VARIANTS[variant].metric, VARIANTS[variant].task))
     return series
 
 
@@ -185,13 +185,16 @@ PROTOCOLS = {
 
 @styled
 def protocols(tables: Tables) -> Drawing:
-    """Own figure: the same checkpoints by the paper's protocol, greedy, and with one attempt."""
+    """Own figure: the same checkpoints by the paper's protocol, greedy, and with one attempt.
+
+    In success for every task, whole routes in navigation: a single attempt has no other metric.
+    """
     parts = {variant: _by_protocol(tables, variant) for variant in VARIANTS}
     parts = {variant: rows for variant, rows in parts.items() if rows["setting"].nunique() > 1}
     if not parts:
         raise NothingToDraw("it needs end rows of setting 'greedy' or 'single' beside 'sampled'")
     rows = pd.concat(parts.values())
-    splits = [split for split in ("id", "heldout", "rule_ood") if len(select(rows, split=split))]
+    splits = [split for split in SPLITS if len(select(rows, split=split))]
     title = "Evaluation protocols · The same checkpoints, sampled, greedy and with one attempt"
     subtitle = caption(tables.profile, rows, "lines", ", ".join(parts))
     figure = canvas(3.0 * len(splits) + 0.6, 2.9 * len(parts) + 0.2, title, subtitle)
@@ -205,17 +208,17 @@ def protocols(tables: Tables) -> Drawing:
                 continue
             series += [{"variant": variant} | item for item in _protocol_panel(axes, here)]
             axes.set_title(f"{variant} · {split_name(split, VARIANTS[variant].task)}")
-        line[0].set_ylabel(f"{METRICS[VARIANTS[variant].metric]} (%)")
+        line[0].set_ylabel(axis_name("success", VARIANTS[variant].task))
     handles = [handle(method, linestyle="none") for method in METHODS]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return Drawing(figure, record("protocols", title, subtitle, tables.profile, series, None))
 
 
 def _by_protocol(tables: Tables, variant: str) -> pd.DataFrame:
-    """The end rows of a variant under every protocol, in the variant's own metric."""
+    """The end rows of a variant under every protocol, in the metric that all of them have."""
     task = VARIANTS[variant]
     return ends(select(
-        tables.metrics, task=task.task, modality=task.modality, experiment="main", metric=task.metric,
+        tables.metrics, task=task.task, modality=task.modality, experiment="main", metric="success",
         method=list(METHODS), setting=list(PROTOCOLS),
     ))  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Figures over training compute: 1 (whole routes), 5 (main curves), 9 (RL without SFT), 15 (sub-optimal SFT).
+"""Figures over training compute: 1 and 18 (whole routes), 5 (main curves), 15 (sub-optimal SFT).
 
 Paper: smoothed lines (Savitzky-Golay, order 3), raw values not shown. Ours: the mean over seeds at every
 checkpoint with its 95 % interval as a band and each seed as a faint dot; `smooth=True` adds the paper's
@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch, Rectangle
 
 from sftrl_lib.analysis import published, statistics
 from sftrl_lib.analysis.style import (
     COLORS,
     GREY,
     MARKERS,
-    METRICS,
     NAMES,
     SPLITS,
     Drawing,
     NothingToDraw,
     Tables,
+    axis_name,
     canvas,
     caption,
     flops_scale,
@@ -32,8 +33,9 @@ from sftrl_lib.analysis.style import (
     record,
     styled,
 )
-from sftrl_lib.analysis.tables import VARIANTS, ends, parse_setting, select
+from sftrl_lib.analysis.tables import VARIANTS, select
 
+STRIP = 0.946  # middle of the paper's strip, as a share of the axes' width
 Curve = list[tuple[float, statistics.Estimate]]  # train FLOPs and estimate, checkpoint by checkpoint
 
 
@@ -119,21 +121,36 @@ def draw_star(axes: Axes, init: pd.DataFrame, unit: float) -> None:
                  color=COLORS["init"], edgecolor="white", linewidth=0.8, label="init")  # fmt: skip
 
 
-def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
-    """The paper's end values, hollow, in a strip at the right: its compute is not on our scale."""
+def paper_strip(axes: Axes) -> None:
+    """A strip at the right for what the paper prints: its compute is not on our scale. Its middle is STRIP."""
     left, right = axes.get_xlim()
     axes.set_xticks([tick for tick in axes.get_xticks() if left <= tick <= right])
     axes.set_xlim(left, right + 0.12 * (right - left))
-    place = axes.get_yaxis_transform()
     axes.axvspan(right, right + 0.12 * (right - left), color="#f4f4f4", linewidth=0, zorder=0)
+    axes.text(STRIP, 0.985, "paper", transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
+
+
+def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
+    """The paper's end values, hollow, in a strip of their own."""
+    paper_strip(axes)
     for method in ("init", "sft", "rl"):
         axes.scatter(
-            0.946, values[method], transform=place, marker=MARKERS[method], s=100 if method == "init" else 30,
-            facecolor="white", edgecolor=COLORS[method], linewidth=1.3, zorder=6, clip_on=False,
-            label=f"paper {method}",
+            STRIP, values[method], transform=axes.get_yaxis_transform(), marker=MARKERS[method],
+            s=100 if method == "init" else 30, facecolor="white", edgecolor=COLORS[method], linewidth=1.3, zorder=6,
+            clip_on=False, label=f"paper {method}",
         )  # fmt: skip
     axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * max(values.values())))
-    axes.text(0.946, 0.985, "paper", transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
+
+
+def draw_paper_range(axes: Axes, values: list[float]) -> None:
+    """The range of the paper's axis, which is all that some of its figures print, as a hollow bar in a strip."""
+    paper_strip(axes)
+    low, high = values
+    axes.add_patch(Rectangle(
+        (STRIP - 0.018, low), 0.036, high - low, transform=axes.get_yaxis_transform(), facecolor="white",
+        edgecolor=GREY, hatch="////", linewidth=1.0, zorder=6, clip_on=False, label="paper axis",
+    ))  # fmt: skip
+    axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * high))
 
 
 def variants_with(tables: Tables, metric: str = "", methods: tuple = ("sft", "rl")) -> dict[str, pd.DataFrame]:
@@ -170,7 +187,7 @@ def whole_routes(tables: Tables) -> Drawing:
     for split in _ROUTE_LINES:
         if len(init := select(rows, split=split, method="init")):
             draw_star(ours, init, unit)
-    ours.set(xlabel=label, ylabel="routes completed (%)", title="This run", ylim=(0, 103))
+    ours.set(xlabel=label, ylabel=axis_name("success", "navigation"), title="This run", ylim=(0, 103))
     theirs.set(xlabel=r"training compute ($10^{9}$ GFLOPs)", title="The paper", xlim=(0, None))
     handles = [handle(method) for method in ("init", "sft", "rl") if len(select(rows, method=method))]
     handles += [line_handle("ID: the training rule", dashed=True), line_handle("OOD: a new rule")]
@@ -179,6 +196,35 @@ def whole_routes(tables: Tables) -> Drawing:
 
 
 _ROUTE_LINES = {"id": (0, (4, 2)), "rule_ood": "-"}  # as in the paper
+
+
+@styled
+def image_routes(tables: Tables) -> Drawing:
+    """Fig. 18: V-IRL-VL, the share of routes walked to the end, by the training rule and by a new one.
+
+    Paper: only the axes can be read, and that both methods end at 1 % at most under the new rule.
+    """
+    rows = select(main_rows(tables, "V-IRL-VL", "success"), split=["id", "heldout", "rule_ood"])
+    if select(rows, method=["sft", "rl"]).empty:
+        raise NothingToDraw("it needs V-IRL-VL rows of experiment 'main', metric success, method sft or rl")
+    title = "Fig. 18 · Routes walked to the destination, seeing the streets"
+    remark = "hatched: the range of the paper's axis, of which no values are printed"
+    subtitle = caption(tables.profile, rows, "bands", "V-IRL-VL", "dots: single seeds", remark)
+    figure = canvas(9.0, 3.4, title, subtitle)
+    unit, label = flops_scale(rows["train_flops"].max())
+    series = []
+    for axes, split in zip(figure.subplots(1, 2), ("id", "rule_ood"), strict=True):
+        series += panel(axes, rows, split, unit)
+        axes.set_ylim(top=max(5.0, axes.get_ylim()[1]))
+        draw_paper_range(axes, published.FIG18[f"{split}_success_axis"])
+        axes.set(xlabel=label, title=SPLITS[split])
+    figure.axes[0].set_ylabel(axis_name("success", "navigation"))
+    legend(figure, rows, paper_axis_handle())
+    return Drawing(figure, record("fig18", title, subtitle, tables.profile, series, published.FIG18))
+
+
+def paper_axis_handle() -> Patch:
+    return Patch(facecolor="white", edgecolor=GREY, hatch="////", label="the paper's axis")
 
 
 @styled
@@ -201,7 +247,7 @@ def main_curves(tables: Tables, smooth: bool = False) -> Drawing:
             drawn = panel(axes, part, split, unit, smooth)
             series += [{"variant": variant} | item for item in drawn]
             axes.set_title(f"{variant} · {SPLITS[split]}")
-            axes.set_ylabel(f"{METRICS[VARIANTS[variant].metric]} (%)")
+            axes.set_ylabel(axis_name(VARIANTS[variant].metric, VARIANTS[variant].task))
         draw_paper_ends(grid[1, index], published.FIG06[variant])
         grid[1, index].set_xlabel(label)
     legend(figure, rows, paper_handle())
@@ -218,50 +264,14 @@ def legend(figure, rows: pd.DataFrame, *more) -> None:
 
 
 @styled
-def without_sft(tables: Tables) -> Drawing:
-    """Fig. 9: RL straight from the foundation model, one curve a learning rate."""
-    gp_l = select(tables.metrics, task="general_points", modality="text", metric="success", split="id")
-    rows = select(gp_l, experiment="no_init", method="rl_no_init")
-    if rows.empty:
-        raise NothingToDraw("it needs GP-L rows of experiment 'no_init', method rl_no_init, split id")
-    title = "Fig. 9 · RL without SFT first"
-    subtitle = caption(tables.profile, rows, "bands", "GP-L, the training rule")
-    figure = canvas(6.6, 3.5, title, subtitle)
-    axes = figure.subplots()
-    unit, label = flops_scale(rows["train_flops"].max())
-    limit = published.FIG09["highest_success"]
-    axes.axhspan(0, limit, color="#f0f0f0", zorder=0)
-    axes.axhline(limit, color=GREY, linewidth=0.8, linestyle=":", label="paper limit")
-    series = []
-    settings = sorted(rows["setting"].unique(), key=lambda name: parse_setting(name)["lr"])
-    for index, setting in enumerate(settings):
-        # Curves that fail alike lie on one another: the markers shrink so that every one stays visible.
-        look = {"color": _SHADES[index % 4], "marker": "os^v"[index % 4], "size": 9.5 - 2.4 * (index % 4)}
-        series.append(draw_curve(axes, select(rows, setting=setting), None, unit, "rl_no_init", **look))
-        axes.lines[-1].set_label(f"learning rate {parse_setting(setting)['lr']:g}")
-    axes.set_ylim(0, max(5.0, 1.15 * max(max(item["ci_high"]) for item in series)))
-    axes.set(xlabel=label, ylabel="success rate (%)")
-    axes.text(0.02, 0.90, f"Dotted: the paper's runs, never above {limit} %.", va="top",
-              transform=axes.transAxes, fontsize=9, color=GREY)  # fmt: skip
-    reference = ends(select(gp_l, experiment="main", setting="sampled", method="rl"))
-    if len(reference):
-        with_sft = statistics.level_of(reference)
-        axes.text(0.02, 0.97, f"With SFT first, RL ends at {100 * with_sft.value:.0f} % (Fig. 5).", va="top",
-                  transform=axes.transAxes, fontsize=9, color=COLORS["rl"])  # fmt: skip
-    handles = [line for line in axes.lines if line.get_label().startswith("learning")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return Drawing(figure, record("fig09", title, subtitle, tables.profile, series, published.FIG09))
-
-
-_SHADES = ("#7a3b60", "#cc79a7", "#3d1f30", "#e6b3cf")  # of RL without SFT's own hue
-
-
-@styled
 def suboptimal(tables: Tables) -> Drawing:
     """Fig. 15: SFT on trajectories with errors and corrections; the main experiment's SFT beside it."""
-    rows = select(tables.metrics, experiment="suboptimal", method="sft_suboptimal", metric="success")
+    rows = select(
+        tables.metrics, task="general_points", modality="text", experiment="suboptimal", method="sft_suboptimal",
+        metric="success",
+    )  # fmt: skip
     if rows.empty:
-        raise NothingToDraw("it needs rows of experiment 'suboptimal', method sft_suboptimal")
+        raise NothingToDraw("it needs GP-L rows of experiment 'suboptimal', method sft_suboptimal")
     main = select(main_rows(tables, "GP-L"), seed=sorted(rows["seed"].unique()))
     title = "Fig. 15 · SFT on sub-optimal, error-correcting trajectories"
     remark = "the paper prints its conclusion (ID rises, OOD falls) but no values"

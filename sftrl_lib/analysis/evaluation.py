@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..models.policy import Policy
 from ..points.rules import card_numbers
-from ..points.verifier import has_format, read_numbers
+from ..points.verifier import has_format, read_numbers, recognition
 from ..profiles import EvaluationConfig
 from ..tasks import Arguments, Task
 from ..training.rollout import Episode, rollout
@@ -56,7 +56,7 @@ def protocol(config: EvaluationConfig, end: bool = True, **changes: Any) -> Prot
 def play(policy: Policy, task: Task, split: str, how: Protocol, seed: int, description: str = "") -> list[Episode]:
     """Play `how.episodes` hands or routes of `split`. They depend on (split, seed) alone, so checkpoints are paired.
 
-    Raises ValueError for an unknown split.
+    The episodes come without their pictures. Raises ValueError for an unknown split.
     """
     arguments = task.split(split)
     stream = [seed, list(task.splits).index(split)]
@@ -79,6 +79,8 @@ def play(policy: Policy, task: Task, split: str, how: Protocol, seed: int, descr
                 generator,
                 bar.update,
             )
+            for conversation in (c for episode in episodes[start:] for c in episode.conversations):
+                conversation.picture = None  # nothing that is measured needs it; those of 250 routes fill a gigabyte
     return episodes
 
 
@@ -95,10 +97,13 @@ def within(episodes: Sequence[Episode], attempts: int) -> tuple[float, int]:
 def measure_hands(task: Task, split: str, episodes: Sequence[Episode]) -> Metrics:
     """GeneralPoints; n is the number of hands.
 
-    success: at least one attempt is correct (the paper's metric). first_attempt: the first one is. recognition: in
-    the first attempt the model's own "number" field holds the numbers that the stated rule gives its cards (in any
-    order). training_rule: it holds those of the training rule instead (only where the two differ for some hand).
-    format: the first attempt has all three fields.
+    success: at least one attempt is correct (the paper's metric). first_attempt: the first one is. format: it has all
+    three fields. numbers: its "number" field holds the numbers that the stated rule gives the cards (in any order).
+    training_rule: it holds those of the training rule instead (only where the two differ for some hand).
+
+    recognition, with pictures: the first attempt's "cards" field holds the four ranks (in any order), as in the paper
+    (section 5.3). In text the cards are given, and what is left to recognise is what they count as: there recognition
+    is numbers, under its older name.
     """
     first = [episode.attempts[0] for episode in episodes]
     read = [sorted(read_numbers(a.text) or ()) for a in first]
@@ -110,6 +115,10 @@ def measure_hands(task: Task, split: str, episodes: Sequence[Episode]) -> Metric
         "recognition": [ours == theirs for ours, theirs in zip(read, stated, strict=True)],
         "format": [has_format(a.text) for a in first],
     }
+    if task.modality == "image":
+        metrics["numbers"] = metrics["recognition"]
+        seen = zip(first, episodes, strict=True)
+        metrics["recognition"] = [recognition(a.text, episode.info["cards"]) == 1.0 for a, episode in seen]
     if stated != trained:
         metrics["training_rule"] = [ours == theirs for ours, theirs in zip(read, trained, strict=True)]
     return {name: _mean(values) for name, values in metrics.items()}
@@ -170,7 +179,8 @@ def transcript(task: Task, split: str, episode: Episode, policy: Policy, number:
 def _about_hand(arguments: Arguments, episode: Episode) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a transcript says of the episode, and of each of its positions."""
     info = episode.info
-    return {"cards": list(info["cards"]), "numbers": list(map(int, info["numbers"]))}, [{}]
+    about = {"cards": list(info["cards"]), "numbers": list(map(int, info["numbers"]))}
+    return about | ({"suits": list(info["suits"])} if "suits" in info else {}), [{}]
 
 
 def _about_route(arguments: Arguments, episode: Episode) -> tuple[dict[str, Any], list[dict[str, Any]]]:

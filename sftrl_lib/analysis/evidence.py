@@ -62,9 +62,10 @@ class Evidence:
             metric=metric or task.metric, **where,
         )  # fmt: skip
 
-    def settings(self, variant: str, experiment: str) -> list[str]:
+    def settings(self, variant: str, experiment: str, method: str) -> list[str]:
+        """The settings under which a method was run in an experiment."""
         task = VARIANTS[variant]
-        rows = tables.select(self.ends, task=task.task, modality=task.modality, experiment=experiment)
+        rows = tables.select(self.ends, task=task.task, modality=task.modality, experiment=experiment, method=method)
         return sorted(rows["setting"].unique())
 
     def level(self, variant: str, method: str, split: str, metric: str = "", **where: str) -> Estimate | None:
@@ -115,10 +116,12 @@ def old_rule(e: Evidence, v: str) -> list[Part]:
     direct = e.gain(v, "sft", "init", "rule_ood", "training_rule")
     if direct is not None or v.startswith("V-IRL"):
         return [Part(f"{v}: SFT minus Init, answers by the training rule under the new one", direct, +1)]
-    seen, new = (e.rows(v, "sft", split, "recognition") for split in ("id", "rule_ood"))
+    task = VARIANTS[v]
+    metric = tables.numbers_metric(tables.select(e.ends, task=task.task, modality=task.modality))
+    seen, new = (e.rows(v, "sft", split, metric) for split in ("id", "rule_ood"))
     return [
-        method_gain(e, v, "sft", "init", "rule_ood", -1, "recognition"),
-        Part(f"{v}: SFT's recognition, training rule minus new rule", difference_of(seen, new), +1),
+        method_gain(e, v, "sft", "init", "rule_ood", -1, metric),
+        Part(f"{v}: SFT's {metric}, training rule minus new rule", difference_of(seen, new), +1),
     ]
 
 
@@ -157,7 +160,7 @@ def recognition_scales(e: Evidence, v: str) -> list[Part]:
 
 
 def rl_fails_without_sft(e: Evidence, v: str) -> list[Part]:
-    settings = e.settings(v, "no_init") or [""]
+    settings = e.settings(v, "no_init", "rl_no_init") or [""]
     return [
         Part(
             f"{v}: RL without SFT{f' ({setting})' if setting else ''}, ID success",
@@ -173,7 +176,7 @@ def sft_gives_format(e: Evidence, v: str) -> list[Part]:
     parts = []
     if len(foundation):
         parts.append(Part(f"{v}: Init minus foundation, ID format", difference_of(init, foundation), +1))
-    for setting in e.settings(v, "no_init") or [""]:
+    for setting in e.settings(v, "no_init", "rl_no_init") or [""]:
         where, label = {"experiment": "no_init", "setting": setting}, f" ({setting})" if setting else ""
         format_, success = (e.rows(v, "rl_no_init", "id", metric, **where) for metric in ("format", "success"))
         without = f"minus RL without SFT{label}"
@@ -205,7 +208,8 @@ def suboptimal(e: Evidence, v: str) -> list[Part]:
 
 def sft_cannot_match(e: Evidence, v: str) -> list[Part]:
     rl = e.rows(v, "rl", "id")
-    tuned = [e.rows(v, "sft", "id", experiment="sft_tuning", setting=name) for name in e.settings(v, "sft_tuning")]
+    names = e.settings(v, "sft_tuning", "sft")
+    tuned = [e.rows(v, "sft", "id", experiment="sft_tuning", setting=name) for name in names]
     parts = [Part(f"{v}: RL minus SFT, ID success", difference_of(rl, e.rows(v, "sft", "id")), +1)]
     return parts + [
         Part(f"{v}: RL minus SFT ({rows['setting'].iloc[0]}), ID success", difference_of(rl, rows), +1)
@@ -214,14 +218,12 @@ def sft_cannot_match(e: Evidence, v: str) -> list[Part]:
 
 
 def easy_to_tune(e: Evidence, v: str) -> list[Part]:
-    where = {"experiment": "rl_tuning"}
-    return [
-        method_gain(e, v, "rl", "init", "id", +1, **where, setting=name) for name in e.settings(v, "rl_tuning") or [""]
-    ]
+    names = e.settings(v, "rl_tuning", "rl") or [""]
+    return [method_gain(e, v, "rl", "init", "id", +1, experiment="rl_tuning", setting=name) for name in names]
 
 
 def no_rescue(e: Evidence, v: str) -> list[Part]:
-    settings = e.settings(v, "overfitted") or [""]
+    settings = e.settings(v, "overfitted", "rl") or [""]
     return [
         Part(
             f"{v}: RL from an overfitted checkpoint{f' ({name})' if name else ''}, rule-OOD step accuracy",

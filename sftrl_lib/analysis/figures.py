@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sftrl_lib.analysis import ablations, bars, curves, examples, maps, mechanism, tables, transcripts
+from sftrl_lib.analysis import ablations, bars, curves, examples, maps, mechanism, tables, transcripts, tuning, visual
 from sftrl_lib.analysis.style import Drawing, NothingToDraw, Tables, save_figure
 
 FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
@@ -15,13 +15,19 @@ FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
     4: maps.route_on_a_map,
     5: curves.main_curves,
     6: bars.rule_ood_bars,
-    9: curves.without_sft,
+    7: visual.visual_ood,
+    8: visual.recognition,
+    9: tuning.without_sft,
     10: ablations.attempts,
     11: examples.gp_vl,
     12: examples.gp_l,
     13: examples.v_irl_vl,
     14: examples.v_irl_l,
     15: curves.suboptimal,
+    16: tuning.sft_tuning,
+    17: tuning.rl_tuning,
+    18: curves.image_routes,
+    19: tuning.overfitted,
     20: transcripts.failure_without_sft,
     21: transcripts.failure_of_sft,
     "headline": bars.headline,

@@ -19,14 +19,20 @@ from .. import paths
 from ..models.checkpoint import mark_folder
 from ..models.policy import load_policy
 from ..profiles import EvaluationConfig, Study
+from ..tasks import Task
 from ..training.branches import branch_folder, check_run, init_folder
 from ..training.rollout import Episode
 from ..training.snapshots import Snapshot, read_snapshot, snapshots
 from . import tables
 from .evaluation import Metrics, measure, play, protocol, transcript, within
 
-KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4}  # of the ends of branches
-ABLATION_SPLITS = ("id", "rule_ood")
+KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4, "visual_ood": 4}  # of the ends of branches
+ABLATION_SPLITS = ("id", "rule_ood", "visual_ood")  # as far as the task has them
+
+
+def ablation_splits(task: Task) -> tuple[str, ...]:
+    """The splits that ablations of a task are tested on."""
+    return tuple(split for split in ABLATION_SPLITS if split in task.splits)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def evaluate_branch(
     found = snapshots(folder)
     part = Part(folder, study.evaluation)
     cell = _cell(study, method, experiment, "sampled" if experiment == "main" else setting, seed)
-    splits = tuple(study.task.splits) if experiment == "main" else ABLATION_SPLITS
+    splits = tuple(study.task.splits) if experiment == "main" else ablation_splits(study.task)
     for snapshot in found:
         _test(part, study, cell, snapshot, snapshot is found[-1], splits)
     if (method, experiment) == ("rl", "main") and "attempts" in study.experiments and seed in ablation_seeds:
@@ -162,7 +168,7 @@ def evaluate_sensitivity(study: Study, seed: int) -> pd.DataFrame:
                 k: _cell(study, method, "sensitivity", f"temperature={temperature:g};attempts={k}", seed)
                 for k in config.attempts_grid
             }
-            for split in ABLATION_SPLITS:
+            for split in ablation_splits(study.task):
                 if part.has(cells[most], snapshot, split):
                     continue
                 how = protocol(config, attempts=most, temperature=temperature, episodes=config.episodes_sensitivity)

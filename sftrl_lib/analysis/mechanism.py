@@ -25,26 +25,23 @@ from sftrl_lib.analysis.style import (
     record,
     styled,
 )
-from sftrl_lib.analysis.tables import VARIANTS, select
+from sftrl_lib.analysis.tables import VARIANTS, numbers_metric, select
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How one task shows the rule that an answer follows: the metric of each column, its title, its y label."""
+    """How one task shows the rule that an answer follows: the title and the y label of each column."""
 
-    metrics: tuple[str, str]
     titles: tuple[str, str]
     labels: tuple[str, str]
 
 
 READINGS = {
     "general_points": Reading(
-        ("recognition", "training_rule"),
         ("numbers by the stated rule", "numbers by the training rule"),
         ("share of answers (%)", "share of answers (%)"),
     ),
     "navigation": Reading(
-        ("legal_action", "training_rule"),
         ("actions that the prompt offers", "directions of the training rule"),
         ("share of answers (%)", "share of turns (%)"),
     ),
@@ -57,7 +54,7 @@ def mechanism(tables: Tables, smooth: bool = False) -> Drawing:
     parts = {variant: _rows(tables, variant) for variant in VARIANTS}
     parts = {variant: rows for variant, rows in parts.items() if len(select(rows, method=["sft", "rl"]))}
     if not parts:
-        raise NothingToDraw("it needs 'main' rows of the metric recognition, legal_action or training_rule")
+        raise NothingToDraw("it needs 'main' rows of the metric numbers, recognition, legal_action or training_rule")
     rows = pd.concat(parts.values())
     title = "The mechanism · Which rule do answers follow when the prompt has a new one?"
     remarks = ["GP: how the cards' numbers are read"] if _has(rows, "general_points") else []
@@ -70,7 +67,7 @@ def mechanism(tables: Tables, smooth: bool = False) -> Drawing:
         unit, label = flops_scale(part["train_flops"].max())
         reading = READINGS[VARIANTS[variant].task]
         for index, axes in enumerate(line):
-            here = select(part, metric=reading.metrics[index])
+            here = part[(part["metric"] == "training_rule") == bool(index)]
             if select(here, split="rule_ood").empty:
                 axes.set_visible(False)
                 continue
@@ -88,9 +85,11 @@ def mechanism(tables: Tables, smooth: bool = False) -> Drawing:
 
 def _rows(tables: Tables, variant: str) -> pd.DataFrame:
     """What is drawn of a variant: both metrics under the new rule, the first under the training rule as well."""
-    first, second = READINGS[VARIANTS[variant].task].metrics
-    stated = select(main_rows(tables, variant, first), split=["id", "rule_ood"])
-    return pd.concat([stated, select(main_rows(tables, variant, second), split="rule_ood")])
+    task = VARIANTS[variant]
+    rows = select(tables.metrics, task=task.task, modality=task.modality)
+    metric = "legal_action" if task.task == "navigation" else numbers_metric(rows)
+    stated = select(main_rows(tables, variant, metric), split=["id", "rule_ood"])
+    return pd.concat([stated, select(main_rows(tables, variant, "training_rule"), split="rule_ood")])
 
 
 def _has(rows: pd.DataFrame, task: str) -> bool:

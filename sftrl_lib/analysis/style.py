@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -118,7 +119,7 @@ def save_figure(drawing: Drawing, name: str, profile: str) -> list:
 
 def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
     """A figure of `width` x `height` inches below a header: bold title, grey wrapped subtitle."""
-    lines = textwrap.wrap(subtitle, int(width * 15.8))
+    lines = textwrap.wrap(subtitle, int(width * 15.8), break_on_hyphens=False)
     header = 0.44 + 0.18 * len(lines)
     total = height + header
     figure = Figure(figsize=(width, total), layout="constrained")
@@ -212,6 +213,22 @@ def flops_scale(largest: float) -> tuple[float, str]:
     """The divisor and the axis label that show training compute up to `largest` FLOPs in plain numbers."""
     power = math.floor(math.log10(largest)) if largest > 0 else 0
     return 10.0**power, rf"training compute ($10^{{{power}}}$ FLOPs)"
+
+
+def axis_name(metric: str, task: str) -> str:
+    """The y label of a metric; a route is completed where a hand is a success."""
+    routes = (metric, task) == ("success", "navigation")
+    return "routes completed (%)" if routes else f"{METRICS[metric]} (%)"
+
+
+def shades(color: str, count: int) -> list[str]:
+    """`count` shades of a colour, light to dark; the colour itself if there is one."""
+    light, dark = (mpl.colors.to_hex(_mixed(color, other)) for other in ("white", "black"))
+    return sns.blend_palette([light, color, dark], count).as_hex() if count > 1 else [color]
+
+
+def _mixed(color: str, other: str) -> np.ndarray:
+    return 0.5 * np.array(mpl.colors.to_rgb(color)) + 0.5 * np.array(mpl.colors.to_rgb(other))
 
 
 def points(value: float) -> str:

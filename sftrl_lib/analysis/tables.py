@@ -33,6 +33,7 @@ ALLOWED = {
     "method": ("init", "sft", "rl", "rl_no_init", "sft_suboptimal", "foundation"),
     "split": ("id", "heldout", "rule_ood", "visual_ood"),
 }
+NUMBERS = ("lr", "attempts", "temperature")  # names in a setting whose value must be a number
 _TEXT = ("task", "modality", "method", "experiment", "setting", "split", "metric")
 _WHOLE = {"seed": 0, "step": 0, "n": 1}  # column -> smallest value
 
@@ -215,13 +216,35 @@ def ends(frame: pd.DataFrame) -> pd.DataFrame:
     return ordered.drop_duplicates(BRANCH, keep="last").reset_index(drop=True)
 
 
-def parse_setting(setting: str) -> dict[str, float]:
-    """`"temperature=0.5;attempts=3"` -> `{"temperature": 0.5, "attempts": 3.0}`, or TableError."""
+def parse_setting(setting: str) -> dict[str, float | str]:
+    """`"lr=0.001;frozen=vision+adapter"` -> `{"lr": 0.001, "frozen": "vision+adapter"}`, or TableError.
+
+    A value that is no number stays a string, except where only a number makes sense (`NUMBERS`).
+    """
     try:
         pairs = [item.split("=") for item in setting.split(";")]
-        return {name.strip(): float(number) for name, number in pairs}
+        return {name.strip(): _number_or_word(name.strip(), value.strip()) for name, value in pairs}
     except ValueError:
-        raise TableError(f"The setting {setting!r} is not of the form 'name=number;name=number'.") from None
+        raise TableError(f"The setting {setting!r} is not of the form 'name=number;name=word'.") from None
+
+
+def _number_or_word(name: str, value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        if name in NUMBERS:
+            raise
+        return value
+
+
+def numbers_metric(rows: pd.DataFrame) -> str:
+    """Which metric of a GeneralPoints variant's rows counts the answers with the numbers of the stated rule.
+
+    That is `numbers`; where cards are seen, `recognition` is of their ranks. A table of GP-L without `numbers` has
+    them as `recognition`: in text the cards are given, so nothing else is left to recognise.
+    """
+    text = set(rows["modality"]) == {"text"}
+    return "recognition" if text and "numbers" not in set(rows["metric"]) else "numbers"
 
 
 def _short(path: Path) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Turn:
-    """One message of a document. `role` is user, assistant, or text for a document that is no conversation."""
+    """One message of a document. `role` is user, assistant, or text for a document that is no conversation.
+
+    `picture` (uint8, height x width x 3) is seen before the text; `learn` puts a loss on every token of the text.
+    """
 
     role: str
     content: str
     learn: bool = False
+    picture: np.ndarray | None = None
 
 
 Document = list[Turn]

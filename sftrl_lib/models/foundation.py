@@ -1,8 +1,9 @@
-"""Pretraining of the tiny text foundation models: stock `LlamaForCausalLM`s of 0.9 M parameters.
+"""Pretraining of the tiny foundation models: stock `LlamaForCausalLM`s of 0.9 M parameters, and what they see.
 
 The paper takes Llama-3.2-Vision-11B as given; we train ours, on the curricula of `points_curriculum.py` and
-`navigation_curriculum.py`, one model a task, in about half an hour on two cores. Matrices are trained by Muon, the
-rest by AdamW (both from `torch.optim`): Muon reached in 100 steps what AdamW alone needed 250 for.
+`navigation_curriculum.py`, one model a task, in about half an hour on two cores; `vision.py` then gives them eyes, and
+they go on with documents that show pictures. Matrices are trained by Muon, the rest by AdamW (both from
+`torch.optim`): Muon reached in 100 steps what AdamW alone needed 250 for.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import __version__
 from ..paths import SHIPPED, build
@@ -28,7 +30,7 @@ from ..points.formula import evaluate as formula_value
 from ..points.formula import parse_formula
 from ..points.rules import RULES
 from ..virl.rails import TURNS
-from . import navigation_curriculum, points_curriculum
+from . import cards_curriculum, navigation_curriculum, points_curriculum
 from .checkpoint import CheckpointError, load_state, save_state
 from .documents import Document
 from .policy import Policy, load_policy, model_folder
@@ -40,11 +42,17 @@ from .tokenizer import (
     document_texts,
     name_words,
     navigation_texts,
+    phrases,
     points_texts,
 )
+from .vision import IMAGE, VisionConfig, with_eyes
 
 IGNORED = -100  # the label of a token without loss
-CURRICULA = {"general_points": points_curriculum.document, "navigation": navigation_curriculum.document}
+CURRICULA = {
+    "general_points": points_curriculum.document,
+    "navigation": navigation_curriculum.document,
+    "cards": cards_curriculum.document,
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ class FoundationConfig:
     cooldown: float = 0.6  # the learning rate falls linearly to zero over this last share of the steps
     seed: int = 0
     save_every: int = 100  # steps
-    tasks: tuple[str, ...] = ("general_points",)  # whose curricula it reads, in equal numbers of documents
+    tasks: tuple[str, ...] = ("general_points",)  # `CURRICULA` it reads, in equal numbers of documents
+    vision: VisionConfig | None = None  # the eyes of a vision-language model; its language half is not new then
 
     @property
     def total_steps(self) -> int:
@@ -84,7 +93,14 @@ class FoundationConfig:
 # The shipped models.
 FOUNDATIONS = {
     "text": FoundationConfig(),
-    "navigation": FoundationConfig(tasks=("navigation",), steps=700, more_steps=300, tokens_per_step=8_000),
+    "navigation": FoundationConfig(tasks=("navigation",), steps=1800, more_steps=700, tokens_per_step=8_000),
+    "cards": FoundationConfig(
+        tasks=("cards", "cards", "general_points"),
+        steps=900,
+        more_steps=0,
+        tokens_per_step=8_000,
+        vision=VisionConfig(),
+    ),
 }
 
 
@@ -106,7 +122,19 @@ def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> Pr
     return build_tokenizer(texts, words=words)
 
 
-def encode(doc: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+def image_tokens(config: FoundationConfig) -> int:
+    """Into how many tokens a picture turns."""
+    return (config.vision.image_size // config.vision.patch_size) ** 2 if config.vision else 0
+
+
+def pictures(doc: Document) -> list[np.ndarray]:
+    """What a document shows, in order."""
+    return [turn.picture for turn in doc if turn.picture is not None]
+
+
+def encode(
+    doc: Document, tokenizer: PreTrainedTokenizerFast, tokens_per_picture: int = 0
+) -> tuple[list[int], list[int]]:
     """(token ids, labels) of a document; tokens of turns that are not to be learnt have the label -100."""
     role_token = {role: tokenizer.convert_tokens_to_ids(t) for role, t in (("user", USER), ("assistant", ASSISTANT))}
     end = tokenizer.convert_tokens_to_ids(END)
@@ -117,6 +145,9 @@ def encode(doc: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int]
         if turn.role in role_token:
             ids.append(role_token[turn.role])
             labels.append(IGNORED)
+        if turn.picture is not None:
+            ids += [tokenizer.convert_tokens_to_ids(IMAGE)] * tokens_per_picture
+            labels += [IGNORED] * tokens_per_picture
         if turn.role == "assistant":
             tokens = [*tokens, end]
         ids += tokens
@@ -125,9 +156,9 @@ def encode(doc: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int]
 
 
 def batches(
-    config: FoundationConfig, tokenizer: PreTrainedTokenizerFast, first_step: int = 0, group: int = 8
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields (ids, labels), each (rows, tokens) and right-padded, from `first_step` on.
+    config: FoundationConfig, policy: Policy, first_step: int = 0, group: int = 8
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
+    """Yields (ids, labels), each (rows, tokens) and right-padded, and the pictures in them, from `first_step` on.
 
     Documents of `group` steps are sorted by length and cut into batches of equal padded size, so that little of a
     batch is padding and every step costs the same. A group depends on the seed and its number alone.
@@ -137,7 +168,8 @@ def batches(
         rows, cut, progress = [], [], min(1.0, number * group / config.steps)
         size = 0
         while size < group * config.tokens_per_step:
-            rows.append(encode(draw(config, rng, progress), tokenizer))
+            doc = draw(config, rng, progress)
+            rows.append((*encode(doc, policy.tokenizer, image_tokens(config)), pictures(doc)))
             size += len(rows[-1][0])
         rows.sort(key=lambda row: len(row[0]))
         per_batch = size / group
@@ -151,7 +183,9 @@ def batches(
         rng.shuffle(cut)
         for index, batch in enumerate(cut[:group]):
             if first_step <= number * group + index < config.total_steps:
-                yield pad_right(batch, tokenizer.pad_token_id)
+                shown = [picture for *_, row in batch for picture in row]
+                seen = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
+                yield *pad_right([row[:2] for row in batch], policy.tokenizer.pad_token_id), dict(seen)
 
 
 def pad_right(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,12 +199,14 @@ def pad_right(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.
     return ids, labels
 
 
-def answer_loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def answer_loss(
+    model: PreTrainedModel, ids: torch.Tensor, labels: torch.Tensor, seen: dict[str, torch.Tensor] | None = None
+) -> torch.Tensor:
     """Mean cross-entropy over the labelled tokens. Logits are computed at those positions only.
 
     Right padding needs no attention mask: no real token attends to what follows it.
     """
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    hidden = model.model(input_ids=ids, use_cache=False, **(seen or {})).last_hidden_state[:, :-1]
     wanted = labels[:, 1:] != IGNORED
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted])
 
@@ -195,7 +231,17 @@ def new_model(config: FoundationConfig, tokenizer: PreTrainedTokenizerFast) -> L
     )
 
 
-def optimizers(model: LlamaForCausalLM, config: FoundationConfig) -> list[torch.optim.Optimizer]:
+def untrained(config: FoundationConfig) -> Policy:
+    """Where pretraining begins: a new model, or a text model with new eyes."""
+    if config.vision:
+        rng = random.Random(config.seed)
+        texts = document_texts(draw(config, rng, rng.random()) for _ in range(1_000))
+        return with_eyes(config.vision, phrases(texts + points_texts(modality="image"), least=20), config.seed)
+    tokenizer = foundation_tokenizer(config)
+    return Policy(new_model(config, tokenizer), tokenizer)
+
+
+def optimizers(model: PreTrainedModel, config: FoundationConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
     rest = [p for p in model.parameters() if all(p is not m for m in matrices)]
@@ -206,12 +252,12 @@ def optimizers(model: LlamaForCausalLM, config: FoundationConfig) -> list[torch.
 
 
 def pretrain(config: FoundationConfig, folder: Path) -> Path:
-    """Train the text foundation model and save it to `folder` with the Auto classes' files and ``record.json``.
+    """Train a foundation model and save it to `folder` with the Auto classes' files and ``record.json``.
 
     Continues from ``folder/training`` if a run of the same configuration was interrupted.
     """
-    tokenizer = foundation_tokenizer(config)
-    model = new_model(config, tokenizer)
+    policy = untrained(config)
+    model = policy.model
     optims = optimizers(model, config)
     state = {"model": model, **{f"optimizer{i}": o for i, o in enumerate(optims)}}
     progress = load_state(folder / "training", state, asdict(config)) or {
@@ -221,13 +267,13 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
     }
     bar = tqdm(total=config.total_steps, initial=progress["step"], desc="pretraining", unit="step", mininterval=5)
     started = time.monotonic() - progress["seconds"]
-    for ids, labels in batches(config, tokenizer, progress["step"]):
+    for ids, labels, seen in batches(config, policy, progress["step"]):
         step = progress["step"]
         scale = config.lr_scale(step)
         for optim, lr in zip(optims, (config.muon_lr, config.adam_lr), strict=True):
             for group in optim.param_groups:
                 group["lr"] = lr * scale
-        loss = answer_loss(model, ids, labels)
+        loss = answer_loss(model, ids, labels, seen)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
@@ -242,8 +288,7 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
             bar.set_postfix(loss=f"{sum(recent) / len(recent):.3f}")
             save_state(folder / "training", state, progress, asdict(config))
     bar.close()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    policy.save(folder)
     record = {"config": asdict(config), "parameters": model.num_parameters(), "losses": progress["losses"]}
     record["minutes"] = round(progress["seconds"] / 60, 1)
     (folder / "record.json").write_text(json.dumps(record))

@@ -249,6 +249,6 @@ SKILLS = (turning, reciting, walking, records)  # the single ones
 def document(rng: random.Random, progress: float) -> Document:
     """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
     kinds = (turning, reciting, walking, records, conversation, lambda r: conversation(r, most_attempts=2))
-    early, late = (0.10, 0.40, 0.30, 0.10, 0.10, 0.0), (0.02, 0.10, 0.20, 0.10, 0.32, 0.26)
+    early, late = (0.05, 0.50, 0.30, 0.05, 0.10, 0.0), (0.02, 0.14, 0.20, 0.08, 0.32, 0.24)
     weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
     return rng.choices(kinds, weights)[0](rng)

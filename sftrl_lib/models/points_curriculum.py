@@ -173,7 +173,7 @@ def conversation(rng: random.Random, most_attempts: int = 1, rule: Rule | None =
     prompt = prompt[: prompt.index("{\n")] + form.request(rule, target)
     turns = [Turn("user", prompt)]
     for _ in range(rng.randrange(most_attempts)):
-        outcome, read, attempt = _failed_attempt(rng, cards, numbers, target)
+        outcome, read, attempt = failed_attempt(rng, cards, numbers, target)
         turns += [
             Turn("assistant", form.answer(cards, read, f"{attempt}={target}")),
             Turn("user", FEEDBACK[outcome]),
@@ -181,7 +181,7 @@ def conversation(rng: random.Random, most_attempts: int = 1, rule: Rule | None =
     return [*turns, Turn("assistant", form.answer(cards, numbers, f"{formula}={target}"), learn=True)]
 
 
-def _failed_attempt(
+def failed_attempt(
     rng: random.Random, cards: list[str], numbers: list[int], target: int
 ) -> tuple[str, list[int], str]:
     """(outcome, numbers as read, formula) of an attempt that the verifier rejects."""

@@ -62,14 +62,14 @@ def phrases(texts: Iterable[str], least: int) -> list[str]:
     return sorted(phrase for phrase, count in counts.items() if count >= least and len(phrase) > 1)
 
 
-def points_texts(deals: int = 50) -> list[str]:
+def points_texts(deals: int = 50, modality: str = "text") -> list[str]:
     """Prompts, answers and feedback of GeneralPoints, so that its phrases are in the vocabulary."""
     rng = np.random.default_rng(0)
     texts = list(FEEDBACK.values())
     for _ in range(deals):
         for rule in RULES:
             cards, _ = deal(rng, rule)
-            texts += [task_prompt(cards, rule), expert_response(cards, "1+2+3+4", rule)]
+            texts += [task_prompt(cards, rule, modality=modality), expert_response(cards, "1+2+3+4", rule)]
     return texts
 
 

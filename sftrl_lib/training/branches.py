@@ -67,7 +67,7 @@ def branch_folder(study: Study, method: str, experiment: str, setting: str, seed
 
 def demonstrations(study: Study, kind: str = "expert") -> Dataset:
     """The SFT data of a study, generated on first use. Raises ValueError for a kind that its task does not have."""
-    folder = paths.data(study.profile) / f"{study.task.name}-{kind}"
+    folder = paths.data(study.profile) / f"{study.task.slug}-{kind}"
     return make_dataset(folder, study.task, kind, study.sft.examples, _DATA_SEED)
 
 

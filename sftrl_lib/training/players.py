@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from ..models.checkpoint import CheckpointError
-from ..models.policy import Messages, Policy, load_policy
+from ..models.policy import Messages, Policy, load_policy, stack_pictures
 from ..profiles import Study, get_profile
 from .branches import final_policy, init_policy
 
-Player = Callable[[Messages], str]
+Seen = Messages | Mapping[str, Any]  # a chat, or an environment's observation: a chat and perhaps an image
+Player = Callable[[Seen], str]
 
 
 @torch.no_grad()
-def answer(policy: Policy, messages: Messages, temperature: float = 1.0, max_new_tokens: int = 48) -> str:
+def answer(policy: Policy, seen: Seen, temperature: float = 1.0, max_new_tokens: int = 48) -> str:
     """What the model says next in a conversation; `temperature` 0 is greedy."""
-    ids = torch.tensor([policy.prompt_ids(messages)], device=policy.device)
+    prompt = policy.prompt(seen if isinstance(seen, Mapping) else {"messages": seen})
+    ids = torch.tensor([prompt.ids], device=policy.device)
+    picture = stack_pictures([prompt.picture], policy.device) or {}
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    if policy.image_token is not None:
+        sampling["suppress_tokens"] = [policy.image_token]  # as in `Policy.logits`
     said = policy.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens,
-        pad_token_id=policy.tokenizer.pad_token_id, **sampling,
+        pad_token_id=policy.tokenizer.pad_token_id, **picture, **sampling,
     )  # fmt: skip
     return policy.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)
 

@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from ..models.checkpoint import load_state, save_state
-from ..models.policy import Policy, ValueHead
+from ..models.policy import Picture, Policy, ValueHead, stack_pictures
 from ..profiles import PPOConfig
 from .compute import Compute
 from .rollout import Attempt, Conversation, Episode, rollout
@@ -66,6 +66,7 @@ class Batch:
     prompt_end: torch.Tensor  # (attempts,): position of the last prompt token, where the critic looks
     advantages: torch.Tensor  # (attempts,)
     returns: torch.Tensor  # (attempts,)
+    pictures: Picture | None = None  # of the rows that have one, in their order
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def make_batch(rows: Sequence[tuple[Conversation, list[Step]]], policy: Policy, 
             prompt_row.append(row)
             prompt_end.append(a.start - 1)
             steps.append(step)
-    batch = Batch(
+    tensors = (
         ids,
         attempt,
         old,
@@ -111,7 +112,13 @@ def make_batch(rows: Sequence[tuple[Conversation, list[Step]]], policy: Policy, 
         torch.tensor([step.advantage for step in steps], dtype=torch.float32),
         torch.tensor([step.return_ for step in steps], dtype=torch.float32),
     )
-    return Batch(*(tensor.to(policy.device) for tensor in vars(batch).values()))
+    pictures = stack_pictures((conversation.picture for conversation, _ in rows), policy.device)
+    return Batch(*(tensor.to(policy.device) for tensor in tensors), pictures)
+
+
+def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
+    """(rows, tokens, hidden size): the states of a whole batch, with its pictures."""
+    return policy.decoder(input_ids=batch.ids, use_cache=False, **(batch.pictures or {})).last_hidden_state
 
 
 def key_weights(ids: list[int], policy: Policy, answer_key: str) -> torch.Tensor:
@@ -135,7 +142,7 @@ def ppo_loss(
     `batch` is a part of a minibatch, `whole` counts the answers' tokens and the attempts of all of it: the losses and
     logs of the parts then add up to those of the minibatch.
     """
-    hidden = policy.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+    hidden = hidden_states(policy, batch)
     chosen = batch.attempt >= 0
     owner = batch.attempt[chosen]
     tokens, attempts = whole or (len(owner), len(batch.advantages))
@@ -175,7 +182,7 @@ def ppo_loss(
 @torch.no_grad()
 def token_logprobs(policy: Policy, batch: Batch, temperature: float) -> torch.Tensor:
     """(rows, tokens - 1): log-probabilities of the conversations' own tokens."""
-    hidden = policy.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1]
+    hidden = hidden_states(policy, batch)[:, :-1]
     log_p = torch.log_softmax(policy.logits(hidden) / temperature, dim=-1)
     return log_p.gather(-1, batch.ids[:, 1:, None])[..., 0]
 

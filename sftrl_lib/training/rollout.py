@@ -6,7 +6,8 @@ How they differ:
 * ours: a batch of environments advances attempt by attempt. The key-value cache survives from one attempt to the
   next and only the feedback is read; rows of finished episodes are dropped; log-probabilities and values are kept as
   they are sampled. An environment that rewrites its prompt (navigation after a correct step) starts a new sequence, of
-  which only what follows the common beginning with the old one is read.
+  which only what follows the common beginning with the old one is read. A picture is read once, with the chunk that
+  holds its image tokens; where it differs from the last one, the common beginning ends before them.
 
 A batch is ragged: each row has its own length. Tokens are written at each row's own positions, and a query at
 position p sees the slots 0..p, so neither padding nor an attention mask over holes is needed.
@@ -19,10 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ..models.policy import Policy
+from ..messages import message_text
+from ..models.policy import Picture, Policy, Prompt, stack_pictures
 
 _GROWTH = 64  # slots by which the cache grows
 
@@ -47,6 +50,7 @@ class Conversation:
 
     ids: list[int]
     attempts: list[Attempt] = field(default_factory=list)
+    picture: Picture | None = None  # of the image tokens among the ids
 
 
 @dataclass
@@ -143,8 +147,11 @@ class Decoding:
             self.cache.keep(torch.tensor(rows, device=self.policy.device))
         self.lengths = torch.tensor(lengths, device=self.policy.device)
 
-    def feed(self, chunks: Sequence[list[int]]) -> torch.Tensor:
-        """Append a chunk of tokens to every row; returns the hidden state at each chunk's end, (rows, hidden size)."""
+    def feed(self, chunks: Sequence[list[int]], pictures: Sequence[Picture | None]) -> torch.Tensor:
+        """Append a chunk of tokens to every row; returns the hidden state at each chunk's end, (rows, hidden size).
+
+        `pictures` are those of the rows' conversations; a picture is shown if its image tokens are in the chunk.
+        """
         device = self.policy.device
         if not len(self.lengths):
             self.lengths = torch.zeros(len(chunks), dtype=torch.long, device=device)
@@ -153,11 +160,13 @@ class Decoding:
         sizes = torch.tensor([len(chunk) for chunk in chunks], device=device)
         # What is written past a row's end is overwritten by its next tokens before anything can see it.
         positions = self.lengths[:, None] + torch.arange(longest, device=device)
-        hidden = self._forward(padded, positions)
+        image_token = self.policy.image_token
+        shown = [picture for chunk, picture in zip(chunks, pictures, strict=True) if picture and image_token in chunk]
+        hidden = self._forward(padded, positions, stack_pictures(shown, device))
         self.lengths = self.lengths + sizes
         return hidden[torch.arange(len(chunks), device=device), sizes - 1]
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, pictures: Picture | None = None) -> torch.Tensor:
         mask = self.cache.place(positions)
         return self.policy.decoder(
             input_ids=ids,
@@ -165,6 +174,7 @@ class Decoding:
             attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,
+            **(pictures or {}),
         ).last_hidden_state
 
     def answer(self, hidden: torch.Tensor) -> tuple[list[list[int]], list[list[float]]]:
@@ -219,6 +229,15 @@ def common_beginning(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
+def reusable(read: Sequence[int], prompt: Prompt, same_picture: bool, image_token: int | None) -> int:
+    """How many tokens of `prompt` need not be read again after `read`; another picture has other image tokens.
+
+    The last token is always read again, for the state at it is where the answer begins.
+    """
+    shared = prompt.ids[: common_beginning(read, prompt.ids[:-1])]
+    return len(shared) if same_picture or image_token not in shared else shared.index(image_token)
+
+
 @torch.no_grad()
 def rollout(
     policy: Policy,
@@ -238,13 +257,14 @@ def rollout(
     episodes, chunks, known = [], [], []
     for env, reset in zip(envs, resets, strict=True):
         observation, info = env.reset(**reset)
-        chunks.append(policy.prompt_ids(observation["messages"]))
-        episodes.append(Episode([Conversation(list(chunks[-1]))], info))
-        known.append(observation["messages"])
+        prompt = policy.prompt(observation)
+        chunks.append(prompt.ids)
+        episodes.append(Episode([Conversation(list(prompt.ids), picture=prompt.picture)], info))
+        known.append(observation)
     decoding = Decoding(policy, temperature, max_new_tokens, generator)
     active = list(range(len(envs)))
     while active:
-        hidden = decoding.feed(chunks)
+        hidden = decoding.feed(chunks, [episodes[index].conversations[-1].picture for index in active])
         values = policy.value_head(hidden).tolist() if policy.value_head is not None else [0.0] * len(active)
         answers, logprobs = decoding.answer(hidden)
         going_on, lengths, next_chunks = [], [], []
@@ -267,17 +287,19 @@ def rollout(
                 continue
             going_on.append(row)
             messages = observation["messages"]
+            same_picture = np.array_equal(observation.get("image"), known[index].get("image"))
             read = conversation.ids[:-1]  # the last token sampled has not been fed yet
-            if messages[:-2] == known[index]:
+            if same_picture and messages[:-2] == known[index]["messages"]:
                 conversation.ids += [] if ended else [policy.end_token]
-                conversation.ids += policy.continuation_ids(messages[-1]["content"])
+                conversation.ids += policy.continuation_ids(message_text(messages[-1]))
                 lengths.append(len(read))
             else:
-                conversation = Conversation(policy.prompt_ids(messages))
+                prompt = policy.prompt(observation)
+                conversation = Conversation(list(prompt.ids), picture=prompt.picture)
                 episode.conversations.append(conversation)
-                lengths.append(common_beginning(read, conversation.ids[:-1]))
+                lengths.append(reusable(read, prompt, same_picture, policy.image_token))
             next_chunks.append(conversation.ids[lengths[-1] :])
-            known[index] = messages
+            known[index] = observation
         if going_on:
             decoding.keep(going_on, lengths)
         chunks = next_chunks

@@ -4,12 +4,16 @@ How they differ:
 * paper / official code: full fine-tuning, batch 128, lr 1e-6, warm-up 3 %, cosine asked for but overridden by a
   constant rate, loss on the assistant's tokens. The released vision path silently trains without images.
 * ours: the same with TRL's trainer; batch 64, a larger rate for a smaller model, cosine; loss on the answer only.
+  Demonstrations with a column of images go through TRL's own collator for them, which renders the chat and reads the
+  pictures batch by batch; `tests/test_pictures_training.py` proves that they reach the loss.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets import Dataset
@@ -22,6 +26,13 @@ from ..models.policy import Policy
 from ..profiles import SFTConfig
 from .compute import Compute
 from .snapshots import write_snapshot
+
+FROZEN = {  # what does not learn -> the parts of the model, by their names in LLaVA (paper Fig. 16)
+    "": (),
+    "vision": ("vision_tower",),
+    "vision+adapter": ("vision_tower", "multi_modal_projector"),
+}
+LENGTH = "length"  # column of the tokens of an example with a picture, from which batches of like length are made
 
 
 class _Snapshots(TrainerCallback):
@@ -42,10 +53,46 @@ def last_complete(training: Path) -> str | None:
     return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
 
 
+@contextmanager
+def frozen(policy: Policy, what: str) -> Iterator[None]:
+    """The parts of the model called `what` do not learn inside the block; afterwards whatever learnt learns again.
+
+    Raises ValueError for a name that is not a key of `FROZEN`, and for parts that the model does not have.
+    """
+    if what not in FROZEN:
+        raise ValueError(f"frozen={what!r} is not known; use one of {', '.join(map(repr, FROZEN))}.")
+    if what and policy.processor is None:
+        raise ValueError(f"frozen={what!r} needs a vision-language model; {type(policy.model).__name__} has no vision.")
+    parts = [getattr(policy.decoder, name) for name in FROZEN[what]]
+    learning = [p for part in parts for p in part.parameters() if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def example_lengths(policy: Policy, dataset: Dataset) -> list[int]:
+    """Number of tokens of every example, prompt, answer and the image tokens of its picture together.
+
+    A processor makes all pictures of a data set equally large, so the first one is counted for all.
+    """
+    pictured = "images" in dataset.column_names
+    speaker = policy.processor if pictured else policy.tokenizer
+    chats = dataset.select_columns(["prompt", "completion"])
+    texts = [speaker.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in chats]
+    lengths = [len(ids) for ids in policy.tokenizer(texts, add_special_tokens=False).input_ids]
+    if not pictured:
+        return lengths
+    ids = policy.processor(text=texts[:1], images=dataset[0]["images"], add_special_tokens=False).input_ids[0]
+    return [length + len(ids) - lengths[0] for length in lengths]
+
+
 def tokens_per_example(policy: Policy, dataset: Dataset) -> float:
     """Mean number of tokens of an example, prompt and answer together."""
-    texts = [policy.tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in dataset]
-    return sum(map(len, policy.tokenizer(texts, add_special_tokens=False).input_ids)) / len(texts)
+    return sum(example_lengths(policy, dataset)) / len(dataset)
 
 
 def steps_for(policy: Policy, dataset: Dataset, config: SFTConfig, flops: float) -> int:
@@ -74,6 +121,7 @@ def train_sft(
     at = {math.ceil(steps * (i + 1) / checkpoints) for i in range(checkpoints)}
     training = folder / "training"
     device = policy.device.type
+    pictured = "images" in dataset.column_names
     arguments = TRLConfig(
         output_dir=str(training),
         max_steps=steps,
@@ -87,6 +135,8 @@ def train_sft(
         adam_epsilon=1e-7,
         max_length=None,
         train_sampling_strategy="group_by_length" if config.group_by_length else "random",
+        length_column_name=LENGTH,
+        remove_unused_columns=not pictured,  # TRL would drop the lengths, and leaves reading pictures to its collator
         seed=seed,
         data_seed=seed,
         bf16=False,
@@ -101,15 +151,18 @@ def train_sft(
         dataloader_pin_memory=False,
         dataset_num_proc=None,
     )
-    trainer = SFTTrainer(
-        model=policy.model,
-        args=arguments,
-        train_dataset=dataset,
-        processing_class=policy.tokenizer,
-        callbacks=[_Snapshots(policy, folder, compute, at)],
-    )
-    trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in the place of the bar
-    trainer.train(resume_from_checkpoint=last_complete(training))
+    if pictured and config.group_by_length:
+        dataset = dataset.add_column(LENGTH, example_lengths(policy, dataset))
+    with frozen(policy, config.frozen):
+        trainer = SFTTrainer(
+            model=policy.model,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=policy.processor if pictured else policy.tokenizer,
+            callbacks=[_Snapshots(policy, folder, compute, at)],
+        )
+        trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in the place of the bar
+        trainer.train(resume_from_checkpoint=last_complete(training))
     compute.trained_tokens = int(trainer.state.num_input_tokens_seen)
     per_step = (compute.flops - compute.init_flops) / steps
     log = [entry for entry in trainer.state.log_history if "loss" in entry]

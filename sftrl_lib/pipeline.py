@@ -114,17 +114,25 @@ def _ablations(profile: Profile, study: Study, seed: int, shared_with_main: bool
     if "no_init" in study.experiments:
         for lr in profile.no_init_lrs:
             yield _train(study, "rl_no_init", "no_init", f"lr={lr:g}", seed)
+    if "sft_tuning" in study.experiments:
+        for frozen, rates in profile.sft_tuning:
+            for lr in rates:
+                yield _train(study, "sft", "sft_tuning", f"lr={lr:g};frozen={frozen}", seed)
+    if "rl_tuning" in study.experiments:
+        for lr in profile.rl_tuning:
+            yield _train(study, "rl", "rl_tuning", f"lr={lr:g}", seed)
     if "suboptimal" in study.experiments:
         yield _train(study, "sft_suboptimal", "suboptimal", "", seed)
 
 
 def _train(study: Study, method: str, experiment: str, setting: str, seed: int) -> Run:
     """One training run: 05_train-gp-l-rl-main-s0, 05_train-gp-l-rl-attempts-3-s0."""
-    what = {"main": "main", "attempts": setting.replace("=", "-"), "no_init": setting.replace("=", "")}
+    short = setting.replace("=", "").replace(";", "-")
+    what = {"main": "main", "attempts": setting.replace("=", "-"), "suboptimal": ""}
     data, init = _name("03_expert_data", study), _name("04_init", study, f"s{seed}")
     needs = (data,) if method == "rl_no_init" else (init,)
     parameters = dict(method=method, experiment=experiment, setting=setting, seed=seed)
-    return _run("05_train", study, method, what.get(experiment, ""), f"s{seed}", needs=needs, **parameters)
+    return _run("05_train", study, method, what.get(experiment, short), f"s{seed}", needs=needs, **parameters)
 
 
 def _run(notebook: str, study: Study, *apart: str, needs: tuple[str, ...] = (), **parameters: object) -> Run:

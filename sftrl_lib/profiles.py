@@ -24,7 +24,7 @@ class SFTConfig:
     init_steps: int = 24  # the short SFT that makes Init; official GP-L: 400 steps of 128
     warmup: float = 0.03  # share of the steps, as in the official script
     group_by_length: bool = False  # examples of like length in a batch: less padding where prompts grow
-    frozen: str = ""  # parts that do not learn: "vision" or "vision+adapter" (paper Fig. 16)
+    frozen: str = "none"  # parts that do not learn: none, vision, or vision+adapter (paper Fig. 16)
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,15 @@ class Profile:
     name: str
     seeds: tuple[int, ...]  # of the main comparison
     studies: tuple[Study, ...]
-    ablation_seeds: tuple[int, ...] = (0,)  # of Figs. 9, 10 and 15
+    ablation_seeds: tuple[int, ...] = (0,)  # of Figs. 9, 10 and 15 to 17
     attempts: tuple[int, ...] = (1, 3, 5, 10)  # Fig. 10
     no_init_lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)  # Fig. 9; paper 5e-7, 1e-6, 2e-6
+    sft_tuning: tuple[tuple[str, tuple[float, ...]], ...] = (  # Fig. 16: what is frozen, and learning rates
+        ("none", (1e-4, 3e-4, 1e-3, 2e-3, 5e-3)),  # paper 1e-7 to 1e-4
+        ("vision", (3e-4, 1e-3)),  # paper 1e-7, 1e-6
+        ("vision+adapter", (3e-4, 1e-3, 2e-3)),  # paper 1e-7, 5e-7, 1e-6
+    )
+    rl_tuning: tuple[float, ...] = (3e-4, 6e-4)  # Fig. 17; paper 1e-6, 2e-6
 
     def study(self, task: str, modality: str = "text") -> Study:
         """The study of a task. Raises ValueError if there is no such task, or the profile does not run it."""
@@ -116,7 +122,7 @@ _NAVIGATION = Study(
     profile="laptop",
     task=VIRL_L,
     foundation="navigation",
-    fork_flops=5e12,
+    fork_flops=1e13,
     sft=SFTConfig(batch_size=16, init_steps=48, group_by_length=True),
     ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2, micro_batches=4),
     evaluation=EvaluationConfig(

@@ -28,6 +28,7 @@ from .evaluation import Metrics, measure, play, protocol, transcript, within
 
 KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4, "visual_ood": 4}  # of the ends of branches
 ABLATION_SPLITS = ("id", "rule_ood", "visual_ood")  # as far as the task has them
+TUNING = ("sft_tuning", "rl_tuning")  # experiments that the paper shows on the training distribution alone
 
 
 def ablation_splits(task: Task) -> tuple[str, ...]:
@@ -138,6 +139,7 @@ def evaluate_branch(
     part = Part(folder, study.evaluation)
     cell = _cell(study, method, experiment, "sampled" if experiment == "main" else setting, seed)
     splits = tuple(study.task.splits) if experiment == "main" else ablation_splits(study.task)
+    splits = ("id",) if experiment in TUNING else splits
     for snapshot in found:
         _test(part, study, cell, snapshot, snapshot is found[-1], splits)
     if (method, experiment) == ("rl", "main") and "attempts" in study.experiments and seed in ablation_seeds:

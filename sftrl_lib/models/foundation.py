@@ -96,9 +96,9 @@ FOUNDATIONS = {
     "navigation": FoundationConfig(tasks=("navigation",), steps=1800, more_steps=700, tokens_per_step=8_000),
     "cards": FoundationConfig(
         tasks=("cards", "cards", "general_points"),
-        steps=900,
+        steps=800,
         more_steps=0,
-        tokens_per_step=8_000,
+        tokens_per_step=5_000,
         vision=VisionConfig(),
     ),
 }

@@ -22,20 +22,25 @@ from ..tasks import Task
 from .compute import Compute
 from .data import check_kind, make_dataset
 from .ppo import train_ppo
-from .sft import steps_for, train_sft
+from .sft import FROZEN, steps_for, train_sft
 from .snapshots import Snapshot, read_snapshot, snapshots, write_snapshot
 
-EXPERIMENTS = {  # experiment -> the methods it compares and the one thing its settings vary
-    "main": (("sft", "rl"), None),
-    "attempts": (("rl",), "attempts"),
-    "no_init": (("rl_no_init",), "lr"),
-    "suboptimal": (("sft_suboptimal",), None),
+EXPERIMENTS = {  # experiment -> the methods it compares and what its settings vary, in this order
+    "main": (("sft", "rl"), ()),
+    "attempts": (("rl",), ("attempts",)),
+    "no_init": (("rl_no_init",), ("lr",)),
+    "suboptimal": (("sft_suboptimal",), ()),
+    "sft_tuning": (("sft",), ("lr", "frozen")),
+    "rl_tuning": (("rl",), ("lr",)),
 }
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
+_PATTERNS = {"attempts": "[1-9][0-9]*", "lr": _NUMBER, "frozen": "|".join(map(re.escape, FROZEN))}
+_EXAMPLES = {"attempts": "attempts=1", "lr": "lr=0.001", "frozen": "frozen=none"}
 _DATA_SEED = 20_000  # demonstrations are the same for all runs; what varies is their order
 
 
-def check_run(method: str, experiment: str, setting: str = "") -> dict[str, float]:
-    """The setting as a dict, e.g. ``{"attempts": 3.0}``; ValueError if the three do not go together."""
+def check_run(method: str, experiment: str, setting: str = "") -> dict[str, float | str]:
+    """The setting as a dict, e.g. ``{"lr": 0.001, "frozen": "none"}``; ValueError if the three do not go together."""
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; use one of {', '.join(METHODS)}.")
     if experiment not in EXPERIMENTS:
@@ -47,11 +52,16 @@ def check_run(method: str, experiment: str, setting: str = "") -> dict[str, floa
         if setting:
             raise ValueError(f"Experiment {experiment!r} has no setting, got {setting!r}.")
         return {}
-    match = re.fullmatch(rf"{varied}=([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)", setting)
-    number = float(match[1]) if match else 0.0
-    if not number or (varied == "attempts" and not number.is_integer()):
-        raise ValueError(f"Experiment {experiment!r} needs a setting such as '{varied}=1', got {setting!r}.")
-    return {varied: number}
+    match = re.fullmatch(";".join(f"{name}=({_PATTERNS[name]})" for name in varied), setting)
+    values = {name: _value(name, text) for name, text in zip(varied, match.groups(), strict=True)} if match else {}
+    if not values or values.get("lr") == 0:
+        example = ";".join(_EXAMPLES[name] for name in varied)
+        raise ValueError(f"Experiment {experiment!r} needs a setting such as {example!r}, got {setting!r}.")
+    return values
+
+
+def _value(name: str, text: str) -> float | str:
+    return text if name == "frozen" else float(text)
 
 
 def init_folder(study: Study, seed: int) -> Path:
@@ -61,7 +71,7 @@ def init_folder(study: Study, seed: int) -> Path:
 
 def branch_folder(study: Study, method: str, experiment: str, setting: str, seed: int) -> Path:
     """Where a branch lives."""
-    parts = [study.task.slug, method, experiment, setting.replace("=", ""), f"s{seed}"]
+    parts = [study.task.slug, method, experiment, setting.replace("=", "").replace(";", "-"), f"s{seed}"]
     return paths.run_folder(study.profile, "-".join(part for part in parts if part))
 
 
@@ -129,8 +139,9 @@ def train_branch(study: Study, method: str, experiment: str, setting: str, seed:
         reference = load_policy(init.folder, study.dtype) if study.ppo.kl_coef else None
     if method.startswith("sft"):
         data = demonstrations(study, kind)
-        steps = steps_for(policy, data, study.sft, study.fork_flops)
-        train_sft(policy, data, study.sft, compute, steps, study.checkpoints, folder, seed)
+        sft = replace(study.sft, lr=varied.get("lr", study.sft.lr), frozen=varied.get("frozen", study.sft.frozen))
+        steps = steps_for(policy, data, sft, study.fork_flops)
+        train_sft(policy, data, sft, compute, steps, study.checkpoints, folder, seed)
     else:
         ppo = replace(
             study.ppo,

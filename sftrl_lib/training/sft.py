@@ -28,7 +28,7 @@ from .compute import Compute
 from .snapshots import write_snapshot
 
 FROZEN = {  # what does not learn -> the parts of the model, by their names in LLaVA (paper Fig. 16)
-    "": (),
+    "none": (),
     "vision": ("vision_tower",),
     "vision+adapter": ("vision_tower", "multi_modal_projector"),
 }
@@ -61,7 +61,7 @@ def frozen(policy: Policy, what: str) -> Iterator[None]:
     """
     if what not in FROZEN:
         raise ValueError(f"frozen={what!r} is not known; use one of {', '.join(map(repr, FROZEN))}.")
-    if what and policy.processor is None:
+    if FROZEN[what] and policy.processor is None:
         raise ValueError(f"frozen={what!r} needs a vision-language model; {type(policy.model).__name__} has no vision.")
     parts = [getattr(policy.decoder, name) for name in FROZEN[what]]
     learning = [p for part in parts for p in part.parameters() if p.requires_grad]

@@ -105,24 +105,19 @@ def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
 def _ablations(profile: Profile, study: Study, seed: int, shared_with_main: bool) -> Iterator[Run]:
     """The training runs of the study's experiments beside the main comparison.
 
-    `shared_with_main`: the main RL run is one of the settings of Fig. 10 (see `analysis.measurements`).
+    `shared_with_main`: the main runs are settings of Figs. 10, 16 and 17 (see `analysis.measurements`).
     """
-    if "attempts" in study.experiments:
-        for attempts in profile.attempts:
-            if attempts != study.ppo.attempts or not shared_with_main:
-                yield _train(study, "rl", "attempts", f"attempts={attempts}", seed)
-    if "no_init" in study.experiments:
-        for lr in profile.no_init_lrs:
-            yield _train(study, "rl_no_init", "no_init", f"lr={lr:g}", seed)
-    if "sft_tuning" in study.experiments:
-        for frozen, rates in profile.sft_tuning:
-            for lr in rates:
-                yield _train(study, "sft", "sft_tuning", f"lr={lr:g};frozen={frozen}", seed)
-    if "rl_tuning" in study.experiments:
-        for lr in profile.rl_tuning:
-            yield _train(study, "rl", "rl_tuning", f"lr={lr:g}", seed)
-    if "suboptimal" in study.experiments:
-        yield _train(study, "sft_suboptimal", "suboptimal", "", seed)
+    settings = {
+        "attempts": ("rl", [f"attempts={attempts}" for attempts in profile.attempts]),
+        "no_init": ("rl_no_init", [f"lr={lr:g}" for lr in profile.no_init_lrs]),
+        "suboptimal": ("sft_suboptimal", [""]),
+        "sft_tuning": ("sft", [f"lr={lr:g};frozen={part}" for part, rates in profile.sft_tuning for lr in rates]),
+        "rl_tuning": ("rl", [f"lr={lr:g}" for lr in profile.rl_tuning]),
+    }
+    done = study.main_settings if shared_with_main else {}
+    for experiment, (method, choices) in settings.items():
+        if experiment in study.experiments:
+            yield from (_train(study, method, experiment, s, seed) for s in choices if s != done.get(experiment))
 
 
 def _train(study: Study, method: str, experiment: str, setting: str, seed: int) -> Run:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .tasks import GP_L, VIRL_L, Task, get_task
+from .tasks import GP_L, GP_VL, VIRL_L, Task, get_task
 
 METHODS = ("sft", "rl", "rl_no_init", "sft_suboptimal")
 
@@ -83,6 +83,16 @@ class Study:
     dtype: str = "float32"
     experiments: tuple[str, ...] = ("main",)  # those of `training.branches.EXPERIMENTS` that are run, and "sensitivity"
 
+    @property
+    def main_settings(self) -> dict[str, str]:
+        """The experiments of which the main comparison is one setting, and which setting that is."""
+        settings = {
+            "attempts": f"attempts={self.ppo.attempts}",
+            "rl_tuning": f"lr={self.ppo.lr:g}",
+            "sft_tuning": f"lr={self.sft.lr:g};frozen={self.sft.frozen}",
+        }
+        return {experiment: setting for experiment, setting in settings.items() if experiment in self.experiments}
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -129,29 +139,38 @@ _NAVIGATION = Study(
         episodes_end=250, episodes_curve=64, episodes_greedy=125, attempts=2, max_new_tokens=64, attempts_grid=(1, 2)
     ),
 )
-LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_POINTS, _NAVIGATION))
+_CARDS = replace(
+    _POINTS,
+    task=GP_VL,
+    foundation="cards",
+    fork_flops=1.2e13,
+    experiments=("main", "sft_tuning", "rl_tuning"),
+    evaluation=replace(_POINTS.evaluation, episodes_end=500, episodes_curve=200, episodes_greedy=200),
+)
+LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_POINTS, _NAVIGATION, _CARDS))
 
+_SMOKE_POINTS = replace(
+    _POINTS,
+    profile="smoke",
+    fork_flops=2e11,
+    checkpoints=2,
+    sft=replace(_POINTS.sft, examples=512, init_steps=4),
+    ppo=replace(_POINTS.ppo, episodes=16),
+    evaluation=replace(
+        _POINTS.evaluation,
+        episodes_end=32,
+        episodes_curve=16,
+        episodes_greedy=16,
+        episodes_sensitivity=16,
+        temperatures=(0.0, 1.0),
+        attempts_grid=(1, 5),
+    ),
+)
 SMOKE = Profile(
     name="smoke",
     seeds=(0,),
     studies=(
-        replace(
-            _POINTS,
-            profile="smoke",
-            fork_flops=2e11,
-            checkpoints=2,
-            sft=replace(_POINTS.sft, examples=512, init_steps=4),
-            ppo=replace(_POINTS.ppo, episodes=16),
-            evaluation=replace(
-                _POINTS.evaluation,
-                episodes_end=32,
-                episodes_curve=16,
-                episodes_greedy=16,
-                episodes_sensitivity=16,
-                temperatures=(0.0, 1.0),
-                attempts_grid=(1, 5),
-            ),
-        ),
+        _SMOKE_POINTS,
         replace(
             _NAVIGATION,
             profile="smoke",
@@ -161,9 +180,12 @@ SMOKE = Profile(
             ppo=replace(_NAVIGATION.ppo, episodes=4),
             evaluation=replace(_NAVIGATION.evaluation, episodes_end=8, episodes_curve=6, episodes_greedy=6),
         ),
+        replace(_SMOKE_POINTS, task=_CARDS.task, foundation=_CARDS.foundation, experiments=_CARDS.experiments),
     ),
     attempts=(1, 5),
     no_init_lrs=(1e-3,),
+    sft_tuning=(("vision", (1e-3,)),),
+    rl_tuning=(6e-4,),
 )
 
 PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}

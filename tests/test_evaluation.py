@@ -150,8 +150,8 @@ def test_a_transcript_of_a_picture_says_what_was_drawn(tokenizer):
 
 
 def test_the_splits_of_ablations():
-    assert measurements.ablation_splits(GP_L) == ("id", "rule_ood")
-    assert measurements.ablation_splits(GP_VL) == ("id", "rule_ood", "visual_ood")
+    assert measurements.tested(GP_L, "attempts") == ("id", "rule_ood")
+    assert measurements.tested(GP_VL, "sensitivity") == ("id", "rule_ood", "visual_ood")
 
 
 def test_red_cards_change_nothing_but_the_picture(tokenizer):

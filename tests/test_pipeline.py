@@ -16,8 +16,16 @@ from sftrl_lib import execution, paths, pipeline
 from sftrl_lib.pipeline import Run, runs
 from sftrl_lib.profiles import LAPTOP, SMOKE
 
-PROFILE = replace(LAPTOP, seeds=(0, 1, 2), ablation_seeds=(0,), attempts=(1, 5, 10), no_init_lrs=(2e-4, 1e-3))
-TASKS = ("gp-l", "virl-l")
+PROFILE = replace(
+    LAPTOP,
+    seeds=(0, 1, 2),
+    ablation_seeds=(0,),
+    attempts=(1, 5, 10),
+    no_init_lrs=(2e-4, 1e-3),
+    sft_tuning=(("none", (1e-3,)), ("vision+adapter", (1e-3, 2e-3))),
+    rl_tuning=(6e-4,),
+)
+TASKS = ("gp-l", "virl-l", "gp-vl")
 
 
 @pytest.fixture
@@ -59,7 +67,13 @@ def test_runs_cover_the_main_comparison_and_each_ablation_once():
         "05_train-gp-l-rl_no_init-lr0.0002-s0",
         "05_train-gp-l-rl_no_init-lr0.001-s0",
         "05_train-gp-l-sft_suboptimal-s0",
+        "05_train-gp-vl-sft-lr0.001-frozennone-s0",
+        "05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0",
+        "05_train-gp-vl-sft-lr0.002-frozenvision+adapter-s0",
+        "05_train-gp-vl-rl-lr0.0006-s0",
     }
+    tuned = training["05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0"]
+    assert tuned["setting"] == "lr=0.001;frozen=vision+adapter" and tuned["modality"] == "image"
     given = training["05_train-gp-l-rl-attempts-10-s0"]
     varied = dict(method="rl", experiment="attempts", setting="attempts=10", seed=0)
     assert given == dict(profile="laptop", task="general_points", modality="text", **varied)
@@ -88,14 +102,16 @@ def test_a_main_run_stands_for_a_setting_of_fig_10_only_where_it_is_measured_as_
 
 def test_tasks_restrict_the_runs():
     everything = {run.name for run in runs(PROFILE)}
-    names = {label: {run.name for run in runs(pipeline.choose(PROFILE, label))} for label in ("GP-L", "V-IRL-L")}
-    assert names["GP-L"] | names["V-IRL-L"] == everything
+    labels = ("GP-L", "V-IRL-L", "GP-VL")
+    names = {label: {run.name for run in runs(pipeline.choose(PROFILE, label))} for label in labels}
+    assert set().union(*names.values()) == everything
     assert names["GP-L"] & names["V-IRL-L"] == {"00_start_here", "07_results"}
     assert "01_navigation" in names["V-IRL-L"] and not any("gp-l" in name for name in names["V-IRL-L"])
-    for text in (None, "", "V-IRL-L, GP-L"):
+    assert "01_general_points" in names["GP-L"] & names["GP-VL"], "the game is the same"
+    for text in (None, "", "V-IRL-L, GP-VL, GP-L"):
         assert pipeline.choose(PROFILE, text) == PROFILE
-    with pytest.raises(ValueError, match="no task 'GP-VL'; use some of GP-L V-IRL-L.$"):
-        pipeline.choose(PROFILE, "GP-L GP-VL")
+    with pytest.raises(ValueError, match="no task 'GP-XL'; use some of GP-L V-IRL-L GP-VL.$"):
+        pipeline.choose(PROFILE, "GP-L GP-XL")
 
 
 def test_navigation_has_the_main_comparison_alone():

@@ -20,7 +20,7 @@ from ..models.checkpoint import mark_folder
 from ..models.policy import load_policy
 from ..profiles import EvaluationConfig, Study
 from ..tasks import Task
-from ..training.branches import branch_folder, check_run, init_folder
+from ..training.branches import EXPERIMENTS, branch_folder, check_run, init_folder
 from ..training.rollout import Episode
 from ..training.snapshots import Snapshot, read_snapshot, snapshots
 from . import tables
@@ -31,9 +31,10 @@ ABLATION_SPLITS = ("id", "rule_ood", "visual_ood")  # as far as the task has the
 TUNING = ("sft_tuning", "rl_tuning")  # experiments that the paper shows on the training distribution alone
 
 
-def ablation_splits(task: Task) -> tuple[str, ...]:
-    """The splits that ablations of a task are tested on."""
-    return tuple(split for split in ABLATION_SPLITS if split in task.splits)
+def tested(task: Task, experiment: str) -> tuple[str, ...]:
+    """The splits of a task that an experiment is tested on."""
+    wanted = {"main": tuple(task.splits)} | dict.fromkeys(TUNING, ("id",))
+    return tuple(split for split in wanted.get(experiment, ABLATION_SPLITS) if split in task.splits)
 
 
 @dataclass(frozen=True)
@@ -131,28 +132,27 @@ def evaluate_branch(
 ) -> pd.DataFrame:
     """Test every snapshot of a branch, the last one with more episodes; its rows.
 
-    For `ablation_seeds` the main RL run is a setting of Fig. 10 as well.
+    For `ablation_seeds` a main run is a setting of Figs. 10, 16 or 17 as well.
     """
     check_run(method, experiment, setting)
     folder = branch_folder(study, method, experiment, setting, seed)
     found = snapshots(folder)
     part = Part(folder, study.evaluation)
     cell = _cell(study, method, experiment, "sampled" if experiment == "main" else setting, seed)
-    splits = tuple(study.task.splits) if experiment == "main" else ablation_splits(study.task)
-    splits = ("id",) if experiment in TUNING else splits
     for snapshot in found:
-        _test(part, study, cell, snapshot, snapshot is found[-1], splits)
-    if (method, experiment) == ("rl", "main") and "attempts" in study.experiments and seed in ablation_seeds:
-        _share_with_attempts(part, study.ppo.attempts)
+        _test(part, study, cell, snapshot, snapshot is found[-1], tested(study.task, experiment))
+    if experiment == "main" and seed in ablation_seeds:
+        _share(part, study, method)
     return part.frame
 
 
-def _share_with_attempts(part: Part, attempts: int) -> None:
-    """The main RL run is also one setting of Fig. 10, which is not trained twice: its rows appear there as well."""
-    if (part.frame.experiment == "attempts").any():
-        return
-    rows = tables.select(part.frame, experiment="main", setting="sampled", split=list(ABLATION_SPLITS))
-    part.add(rows.assign(experiment="attempts", setting=f"attempts={attempts}").to_dict("records"))
+def _share(part: Part, study: Study, method: str) -> None:
+    """A main run is one setting of what varies its method, which is not trained twice: its rows appear there as well."""
+    for shared, setting in study.main_settings.items():
+        if method not in EXPERIMENTS[shared][0] or (part.frame.experiment == shared).any():
+            continue
+        rows = tables.select(part.frame, experiment="main", setting="sampled", split=list(tested(study.task, shared)))
+        part.add(rows.assign(experiment=shared, setting=setting).to_dict("records"))
 
 
 def evaluate_sensitivity(study: Study, seed: int) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def evaluate_sensitivity(study: Study, seed: int) -> pd.DataFrame:
                 k: _cell(study, method, "sensitivity", f"temperature={temperature:g};attempts={k}", seed)
                 for k in config.attempts_grid
             }
-            for split in ablation_splits(study.task):
+            for split in tested(study.task, "sensitivity"):
                 if part.has(cells[most], snapshot, split):
                     continue
                 how = protocol(config, attempts=most, temperature=temperature, episodes=config.episodes_sensitivity)

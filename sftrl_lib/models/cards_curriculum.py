@@ -53,29 +53,32 @@ def _colour(hue: float, saturation: float, value: float) -> str:
 
 
 @cache
-def pictured_hand(index: int) -> Hand:
-    """The picture of that number in the pool: black suits, faces more often than in a deck."""
+def pictured_hand(index: int, suits: str = "black") -> Hand:
+    """The picture of that number in the pool, faces more often than in a deck.
+
+    `suits` other than black are for testing the model on what pretraining never shows.
+    """
     rng = random.Random(f"hand {index}")
     cards = [rng.choice(FACES) if rng.random() < 0.35 else rng.choice(RANKS) for _ in range(4)]
-    suits = rng.choices(SUITS["black"], k=4)
+    suits = rng.choices(SUITS[suits], k=4)
     return Hand(cards, suits, draw_hand(cards, suits, look=random_look(rng), rng=np.random.default_rng(index)))
 
 
-def random_hand(rng: random.Random, rule: Rule) -> tuple[Hand, list[int]]:
+def random_hand(rng: random.Random, rule: Rule, suits: str = "black") -> tuple[Hand, list[int]]:
     """A pictured hand and its numbers under `rule`, which are not a held-out hand."""
     while True:
-        hand = pictured_hand(rng.randrange(POOL))
+        hand = pictured_hand(rng.randrange(POOL), suits)
         numbers = list(card_numbers(hand.cards, rule))
         if not is_heldout(numbers):
             return hand, numbers
 
 
-def reading(rng: random.Random) -> Document:
+def reading(rng: random.Random, suits: str = "black") -> Document:
     """Two pictures, each read as a list of cards, then as numbers under a stated rule."""
     rule = random_rule(rng)
     turns = [Turn("text", f"Note that {rule_sentence(rule)}.\n")]
     for _ in range(2):
-        hand, numbers = random_hand(rng, rule)
+        hand, numbers = random_hand(rng, rule, suits)
         turns += [
             Turn("text", "Cards: ", picture=hand.picture),
             Turn("text", f"{hand.cards}\n", learn=True),

@@ -122,9 +122,10 @@ def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> Pr
     return build_tokenizer(texts, words=words)
 
 
-def image_tokens(config: FoundationConfig) -> int:
-    """Into how many tokens a picture turns."""
-    return (config.vision.image_size // config.vision.patch_size) ** 2 if config.vision else 0
+def tokens_per_picture(policy: Policy) -> int:
+    """Into how many tokens the model turns a picture; 0 for a text model."""
+    vision = getattr(policy.model.config, "vision_config", None)
+    return (vision.image_size // vision.patch_size) ** 2 if vision else 0
 
 
 def pictures(doc: Document) -> list[np.ndarray]:
@@ -132,9 +133,7 @@ def pictures(doc: Document) -> list[np.ndarray]:
     return [turn.picture for turn in doc if turn.picture is not None]
 
 
-def encode(
-    doc: Document, tokenizer: PreTrainedTokenizerFast, tokens_per_picture: int = 0
-) -> tuple[list[int], list[int]]:
+def encode(doc: Document, tokenizer: PreTrainedTokenizerFast, image_tokens: int = 0) -> tuple[list[int], list[int]]:
     """(token ids, labels) of a document; tokens of turns that are not to be learnt have the label -100."""
     role_token = {role: tokenizer.convert_tokens_to_ids(t) for role, t in (("user", USER), ("assistant", ASSISTANT))}
     end = tokenizer.convert_tokens_to_ids(END)
@@ -146,8 +145,8 @@ def encode(
             ids.append(role_token[turn.role])
             labels.append(IGNORED)
         if turn.picture is not None:
-            ids += [tokenizer.convert_tokens_to_ids(IMAGE)] * tokens_per_picture
-            labels += [IGNORED] * tokens_per_picture
+            ids += [tokenizer.convert_tokens_to_ids(IMAGE)] * image_tokens
+            labels += [IGNORED] * image_tokens
         if turn.role == "assistant":
             tokens = [*tokens, end]
         ids += tokens
@@ -169,7 +168,7 @@ def batches(
         size = 0
         while size < group * config.tokens_per_step:
             doc = draw(config, rng, progress)
-            rows.append((*encode(doc, policy.tokenizer, image_tokens(config)), pictures(doc)))
+            rows.append((*encode(doc, policy.tokenizer, tokens_per_picture(policy)), pictures(doc)))
             size += len(rows[-1][0])
         rows.sort(key=lambda row: len(row[0]))
         per_batch = size / group
@@ -328,28 +327,42 @@ def capabilities(policy: Policy, tasks: tuple[str, ...], samples: int = 256, see
             "conversation after a failure": lambda r: navigation_curriculum.conversation(r, most_attempts=2),
             "conversation, turn_direction(left)": lambda r: navigation_curriculum.conversation(r, space=relative),
         },
+        "cards": {
+            "reading a picture": cards_curriculum.reading,
+            "reading a picture of red cards": lambda r: cards_curriculum.reading(r, "red"),
+            "picture, random rules": cards_curriculum.conversation,
+            "picture, rule 11/12/13": lambda r: cards_curriculum.conversation(r, rule=RULES["distinct"]),
+        },
     }
     scores = {}
-    for name, kind in [item for task in tasks for item in kinds[task].items()]:
-        prompts, answers = [], []
+    for name, kind in [item for task in dict.fromkeys(tasks) for item in kinds[task].items()]:
+        prompts, answers, shown = [], [], []
         for _ in range(samples):
-            ids, labels = encode(kind(rng), policy.tokenizer)
+            doc = kind(rng)
+            ids, labels = encode(doc, policy.tokenizer, tokens_per_picture(policy))
+            shown += pictures(doc)[:1]  # what comes before the first answer
             first = next(i for i, label in enumerate(labels) if label != IGNORED)
             last = next((i for i in range(first, len(ids)) if labels[i] == IGNORED), len(ids))
             prompts.append(ids[:first])
             answers.append(policy.tokenizer.decode(ids[first:last], skip_special_tokens=True))
-        said = greedy(policy, prompts, max(len(policy.tokenizer(a).input_ids) for a in answers) + 1)
-        right = [is_right(text, answer) for text, answer in zip(said, answers, strict=True)]
+        said = greedy(policy, prompts, max(len(policy.tokenizer(a).input_ids) for a in answers) + 1, shown)
+        right = [is_right(text, first_line(answer)) for text, answer in zip(said, answers, strict=True)]
         scores[name] = sum(right) / samples
     return scores
 
 
-def greedy(policy: Policy, prompts: list[list[int]], tokens: int) -> list[str]:
-    """Greedy continuations of left-padded prompts, cut at a line end unless they are JSON."""
+def greedy(policy: Policy, prompts: list[list[int]], tokens: int, shown: list[np.ndarray]) -> list[str]:
+    """Greedy continuations of left-padded prompts about pictures, cut at a line end unless they are JSON."""
     padded = policy.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(policy.device)
-    said = policy.model.generate(**padded, max_new_tokens=tokens, do_sample=False)
+    seen = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
+    said = policy.model.generate(**padded, **seen, max_new_tokens=tokens, do_sample=False)
     texts = policy.tokenizer.batch_decode(said[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [text if text.startswith("{") else text.split("\n")[0] + "\n" for text in texts]
+    return [first_line(text) for text in texts]
+
+
+def first_line(text: str) -> str:
+    """The first line of an answer; all of it where it is JSON."""
+    return text if text.startswith("{") else text.split("\n")[0] + "\n"
 
 
 _EQUATION = re.compile(r"([-+*/()\d]+)=(\d+)")

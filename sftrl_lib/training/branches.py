@@ -106,7 +106,7 @@ def claim(folder: Path, study: Study) -> bool:
     weights = Path(model_folder(study.foundation)) / "model.safetensors"
     made_with = {
         "foundation": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else study.foundation,
-        "training": dict(study.task.training),
+        "training": asdict(study.task)["training"],
         "fork_flops": study.fork_flops,
         "sft": asdict(study.sft),
         "ppo": asdict(study.ppo),

@@ -67,8 +67,7 @@ def test_runs_cover_the_main_comparison_and_each_ablation_once():
         "05_train-gp-l-rl_no_init-lr0.0002-s0",
         "05_train-gp-l-rl_no_init-lr0.001-s0",
         "05_train-gp-l-sft_suboptimal-s0",
-        "05_train-gp-vl-sft-lr0.001-frozennone-s0",
-        "05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0",
+        "05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0",  # with nothing frozen it is the main comparison's
         "05_train-gp-vl-sft-lr0.002-frozenvision+adapter-s0",
         "05_train-gp-vl-rl-lr0.0006-s0",
     }

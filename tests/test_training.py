@@ -306,10 +306,12 @@ def sentence(error):
     (("rl", "attempts", "attempts=0"), ("'attempts=1'", "'attempts=0'")),
     (("rl", "attempts", "attempts=2.5"), ("'attempts=1'", "'attempts=2.5'")),
     (("rl", "attempts", "attempts=-1"), ("'attempts=1'", "'attempts=-1'")),
-    (("rl_no_init", "no_init", "lr=1.2.3"), ("'lr=1'", "'lr=1.2.3'")),
-    (("rl_no_init", "no_init", "lr=1e"), ("'lr=1'", "'lr=1e'")),
-    (("rl_no_init", "no_init", "lr=0"), ("'lr=1'", "'lr=0'")),
+    (("rl_no_init", "no_init", "lr=1.2.3"), ("'lr=0.001'", "'lr=1.2.3'")),
+    (("rl_no_init", "no_init", "lr=1e"), ("'lr=0.001'", "'lr=1e'")),
+    (("rl_no_init", "no_init", "lr=0"), ("'lr=0.001'", "'lr=0'")),
     (("sft_suboptimal", "suboptimal", "x"), ("no setting", "'x'")),
+    (("sft", "sft_tuning", "lr=0.001"), ("'lr=0.001;frozen=none'", "'lr=0.001'")),
+    (("sft", "sft_tuning", "lr=0.001;frozen=eyes"), ("'lr=0.001;frozen=none'", "frozen=eyes")),
 ])  # fmt: skip
 def test_runs_that_no_experiment_knows(study, home, run, words):
     for call in (check_run, lambda *r: train_branch(study, *r, 0)):

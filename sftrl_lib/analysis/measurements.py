@@ -147,7 +147,7 @@ def evaluate_branch(
 
 
 def _share(part: Part, study: Study, method: str) -> None:
-    """A main run is one setting of what varies its method, which is not trained twice: its rows appear there as well."""
+    """A main run is one setting of what varies its method, and not trained twice: its rows appear there as well."""
     for shared, setting in study.main_settings.items():
         if method not in EXPERIMENTS[shared][0] or (part.frame.experiment == shared).any():
             continue

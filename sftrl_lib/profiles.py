@@ -180,12 +180,11 @@ SMOKE = Profile(
             ppo=replace(_NAVIGATION.ppo, episodes=4),
             evaluation=replace(_NAVIGATION.evaluation, episodes_end=8, episodes_curve=6, episodes_greedy=6),
         ),
-        replace(_SMOKE_POINTS, task=_CARDS.task, foundation=_CARDS.foundation, experiments=_CARDS.experiments),
+        replace(_SMOKE_POINTS, task=_CARDS.task, foundation=_CARDS.foundation, experiments=("main", "sft_tuning")),
     ),
     attempts=(1, 5),
     no_init_lrs=(1e-3,),
     sft_tuning=(("vision", (1e-3,)),),
-    rl_tuning=(6e-4,),
 )
 
 PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}

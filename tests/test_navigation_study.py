@@ -49,6 +49,29 @@ def test_the_studies_of_a_profile():
         alone.study("navigation")
 
 
+def test_the_main_comparison_is_a_setting_of_what_is_varied():
+    """What it stands for is among the profile's settings, so that nothing is trained twice and nothing is missing."""
+    seen = LAPTOP.study("general_points", "image").main_settings
+    assert seen == {"rl_tuning": "lr=0.0003", "sft_tuning": "lr=0.001;frozen=none"}
+    assert 3e-4 in LAPTOP.rl_tuning and 1e-3 in dict(LAPTOP.sft_tuning)["none"]
+    assert sum(len(rates) for _, rates in LAPTOP.sft_tuning) == 10, "as many runs as in Fig. 16"
+    assert LAPTOP.study("general_points").main_settings == {"attempts": "attempts=5"}
+    assert LAPTOP.study("navigation").main_settings == {}
+
+
+def test_a_main_run_appears_under_the_settings_it_stands_for(tmp_path):
+    study = LAPTOP.study("general_points", "image")
+    part = measurements.Part(tmp_path, study.evaluation)
+    shared = dict(task="general_points", modality="image", method="sft", experiment="main", seed=0, step=1)
+    row = {**shared, "setting": "sampled", "train_flops": 1.0, "metric": "success", "value": 0.5, "n": 10}
+    part.add([{**row, "split": split} for split in ("id", "rule_ood", "visual_ood")])
+    for _ in range(2):  # an evaluation that is repeated adds nothing
+        measurements._share(part, study, "sft")
+    tuned = tables.select(part.frame, experiment="sft_tuning")
+    assert list(tuned.setting) == ["lr=0.001;frozen=none"] and list(tuned.split) == ["id"]
+    assert not len(tables.select(part.frame, experiment="rl_tuning"))
+
+
 # The demonstrations
 
 

@@ -371,7 +371,7 @@ def test_sft_reads_what_rl_reads(policy, dataset, tmp_path, trainers):
 
 
 @pytest.mark.parametrize("what, learns", [
-    ("", {"vision_tower", "multi_modal_projector", "language_model"}),
+    ("none", {"vision_tower", "multi_modal_projector", "language_model"}),
     ("vision", {"multi_modal_projector", "language_model"}),
     ("vision+adapter", {"language_model"}),
 ])  # fmt: skip
@@ -406,7 +406,8 @@ def test_examples_of_like_length_share_a_batch(policy, tmp_path, trainers):
 
 def test_demonstrations_are_hands_of_the_environment():
     """Black cards of training hands; messages in parts; the picture is the environment's, dealt with the same seed."""
-    rng, env = np.random.default_rng(7), GeneralPoints("image", hands="train", suits="black")
+    rng, env = np.random.default_rng(7), GeneralPoints("image", **GP_VL.training)
+    assert (env.hands, env.suits) == ("train", "black")
     for example in islice(hands(GP_VL, "expert", np.random.default_rng(7)), 20):
         observation, info = env.reset(seed=int(rng.integers(2**32)))
         rng.integers(2**63)

@@ -219,7 +219,9 @@ def sft_cannot_match(e: Evidence, v: str) -> list[Part]:
 
 def easy_to_tune(e: Evidence, v: str) -> list[Part]:
     names = e.settings(v, "rl_tuning", "rl") or [""]
-    return [method_gain(e, v, "rl", "init", "id", +1, experiment="rl_tuning", setting=name) for name in names]
+    parts = [method_gain(e, v, "rl", "init", "id", +1, experiment="rl_tuning", setting=name) for name in names]
+    # The main comparison is one of the rates; one rate says nothing about tuning.
+    return parts if len(names) > 1 else [*parts, Part(f"{v}: RL minus Init at a second learning rate", None, +1)]
 
 
 def no_rescue(e: Evidence, v: str) -> list[Part]:

@@ -119,8 +119,9 @@ def _gp_vl(tables: Tables, method: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         tables.metrics, task="general_points", modality="image", metric="success", split="id",
         experiment=f"{method}_tuning", method=method,
     )  # fmt: skip
-    if rows.empty:
-        raise NothingToDraw(f"it needs GP-VL rows of experiment '{method}_tuning', method {method}, split id")
+    if rows["setting"].nunique() < 2:  # the main comparison is one of them
+        wanted = f"GP-VL rows of experiment '{method}_tuning', method {method}, split id"
+        raise NothingToDraw(f"it needs {wanted}, at two settings or more")
     init = select(main_rows(tables, "GP-VL"), method="init", split="id", seed=sorted(rows["seed"].unique()))
     return rows, init
 

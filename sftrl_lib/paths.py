@@ -27,6 +27,11 @@ def data(profile: str) -> Path:
     return build(profile) / "data"
 
 
+def views() -> Path:
+    """Street views that were drawn once, for all profiles; safe to delete, not committed."""
+    return HOME / "build" / "views"
+
+
 def results(profile: str) -> Path:
     """The tidy tables that figures are drawn from; committed for the laptop profile."""
     return HOME / "results" / profile

@@ -113,8 +113,11 @@ def _ablations(profile: Profile, study: Study, seed: int, shared_with_main: bool
         "suboptimal": ("sft_suboptimal", [""]),
         "sft_tuning": ("sft", [f"lr={lr:g};frozen={part}" for part, rates in profile.sft_tuning for lr in rates]),
         "rl_tuning": ("rl", [f"lr={lr:g}" for lr in profile.rl_tuning]),
+        "overfitted": ("rl", [f"lr={lr:g}" for lr in profile.overfitted_rl]),
     }
     done = study.main_settings if shared_with_main else {}
+    if "overfitted" in study.experiments:
+        yield _train(study, "sft", "overfitted", f"lr={study.overfit_lr:g}", seed)
     for experiment, (method, choices) in settings.items():
         if experiment in study.experiments:
             yield from (_train(study, method, experiment, s, seed) for s in choices if s != done.get(experiment))
@@ -123,9 +126,17 @@ def _ablations(profile: Profile, study: Study, seed: int, shared_with_main: bool
 def _train(study: Study, method: str, experiment: str, setting: str, seed: int) -> Run:
     """One training run: 05_train-gp-l-rl-main-s0, 05_train-gp-l-rl-attempts-3-s0."""
     short = setting.replace("=", "").replace(";", "-")
-    what = {"main": "main", "attempts": setting.replace("=", "-"), "suboptimal": ""}
-    data, init = _name("03_expert_data", study), _name("04_init", study, f"s{seed}")
-    needs = (data,) if method == "rl_no_init" else (init,)
+    what = {
+        "main": "main",
+        "attempts": setting.replace("=", "-"),
+        "suboptimal": "",
+        "overfitted": f"overfitted-{short}",
+    }
+    needs = (_name("04_init", study, f"s{seed}"),)
+    if method == "rl_no_init":
+        needs = (_name("03_expert_data", study),)
+    elif (method, experiment) == ("rl", "overfitted"):
+        needs = (_train(study, "sft", "overfitted", f"lr={study.overfit_lr:g}", seed).name,)
     parameters = dict(method=method, experiment=experiment, setting=setting, seed=seed)
     return _run("05_train", study, method, what.get(experiment, short), f"s{seed}", needs=needs, **parameters)
 

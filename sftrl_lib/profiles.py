@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .tasks import GP_L, GP_VL, VIRL_L, Task, get_task
+from .tasks import GP_L, GP_VL, VIRL_L, VIRL_VL, Task, get_task
 
 METHODS = ("sft", "rl", "rl_no_init", "sft_suboptimal")
 
@@ -81,6 +81,7 @@ class Study:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     dtype: str = "float32"
+    overfit_lr: float = 3e-3  # of the SFT that overfits, from whose end RL begins in Fig. 19
     experiments: tuple[str, ...] = ("main",)  # those of `training.branches.EXPERIMENTS` that are run, and "sensitivity"
 
     @property
@@ -101,7 +102,7 @@ class Profile:
     name: str
     seeds: tuple[int, ...]  # of the main comparison
     studies: tuple[Study, ...]
-    ablation_seeds: tuple[int, ...] = (0,)  # of Figs. 9, 10 and 15 to 17
+    ablation_seeds: tuple[int, ...] = (0,)  # of Figs. 9, 10, 15 to 17 and 19
     attempts: tuple[int, ...] = (1, 3, 5, 10)  # Fig. 10
     no_init_lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)  # Fig. 9; paper 5e-7, 1e-6, 2e-6
     sft_tuning: tuple[tuple[str, tuple[float, ...]], ...] = (  # Fig. 16: what is frozen, and learning rates
@@ -110,6 +111,7 @@ class Profile:
         ("vision+adapter", (3e-4, 1e-3, 2e-3)),  # paper 1e-7, 5e-7, 1e-6
     )
     rl_tuning: tuple[float, ...] = (3e-4, 6e-4)  # Fig. 17; paper 1e-6, 2e-6
+    overfitted_rl: tuple[float, ...] = (3e-4, 6e-4)  # Fig. 19; paper 1e-7, 2e-7
 
     def study(self, task: str, modality: str = "text") -> Study:
         """The study of a task. Raises ValueError if there is no such task, or the profile does not run it."""
@@ -147,7 +149,16 @@ _CARDS = replace(
     experiments=("main", "sft_tuning", "rl_tuning"),
     evaluation=replace(_POINTS.evaluation, episodes_end=500, episodes_curve=200, episodes_greedy=200),
 )
-LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_POINTS, _NAVIGATION, _CARDS))
+_STREETS = replace(
+    _NAVIGATION,
+    task=VIRL_VL,
+    foundation="streets",
+    fork_flops=1e13,
+    sft=replace(_NAVIGATION.sft, examples=5_000),
+    experiments=("main", "overfitted"),
+    evaluation=replace(_NAVIGATION.evaluation, episodes_end=150, episodes_curve=48, episodes_greedy=64),
+)
+LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_POINTS, _NAVIGATION, _CARDS, _STREETS))
 
 _SMOKE_POINTS = replace(
     _POINTS,
@@ -166,21 +177,30 @@ _SMOKE_POINTS = replace(
         attempts_grid=(1, 5),
     ),
 )
+_SMOKE_NAVIGATION = replace(
+    _NAVIGATION,
+    profile="smoke",
+    fork_flops=2e11,
+    checkpoints=2,
+    sft=replace(_NAVIGATION.sft, examples=256, batch_size=8, init_steps=4),
+    ppo=replace(_NAVIGATION.ppo, episodes=4),
+    evaluation=replace(_NAVIGATION.evaluation, episodes_end=8, episodes_curve=6, episodes_greedy=6),
+)
 SMOKE = Profile(
     name="smoke",
     seeds=(0,),
     studies=(
         _SMOKE_POINTS,
-        replace(
-            _NAVIGATION,
-            profile="smoke",
-            fork_flops=2e11,
-            checkpoints=2,
-            sft=replace(_NAVIGATION.sft, examples=256, batch_size=8, init_steps=4),
-            ppo=replace(_NAVIGATION.ppo, episodes=4),
-            evaluation=replace(_NAVIGATION.evaluation, episodes_end=8, episodes_curve=6, episodes_greedy=6),
-        ),
+        _SMOKE_NAVIGATION,
         replace(_SMOKE_POINTS, task=_CARDS.task, foundation=_CARDS.foundation, experiments=("main", "sft_tuning")),
+        replace(
+            _SMOKE_NAVIGATION,
+            task=_STREETS.task,
+            foundation=_STREETS.foundation,
+            fork_flops=1e11,
+            sft=replace(_SMOKE_NAVIGATION.sft, examples=64),
+            evaluation=replace(_SMOKE_NAVIGATION.evaluation, episodes_end=4, episodes_curve=3, episodes_greedy=3),
+        ),
     ),
     attempts=(1, 5),
     no_init_lrs=(1e-3,),

@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium
 
+from . import paths
 from .points.cards import UNTIDY
 from .virl.schema import City
 
@@ -47,8 +48,8 @@ class Task:
     def make_env(self, arguments: Arguments, max_attempts: int) -> gymnasium.Env:
         """The bare environment: `arguments` are those of training or of a split.
 
-        All environments of a city share one source of street views, so that a view is drawn once in a process (40 ms)
-        and kept once (up to 320 MB).
+        All environments of a city share one source of street views, so that a view is kept once in a process (up to
+        320 MB); on disk it is kept for all of them.
         """
         chosen = {"modality": self.modality, "max_attempts": max_attempts, **arguments}
         env = gymnasium.make(self.env, disable_env_checker=True, **chosen).unwrapped
@@ -62,7 +63,7 @@ def street_views(city: City, look: Any = None) -> Any:
     """The one `StreetViews` of a city, in its own look or in another one."""
     from .virl.street_views import open_street_views  # text needs no drawing, so it is not imported above
 
-    return open_street_views(city, look)
+    return open_street_views(city, look, paths.views())
 
 
 GP_L = Task(

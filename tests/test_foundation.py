@@ -11,7 +11,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 
 from sftrl_lib.models import foundation, vision
 from sftrl_lib.models.checkpoint import CheckpointError
-from sftrl_lib.models.foundation import IGNORED, FoundationConfig, answer_loss, batches, new_model, pretrain
+from sftrl_lib.models.foundation import (
+    IGNORED,
+    Float32Muon,
+    FoundationConfig,
+    answer_loss,
+    batches,
+    new_model,
+    pretrain,
+)
 from sftrl_lib.models.policy import Policy, load_policy
 from sftrl_lib.models.vision import VisionConfig
 from sftrl_lib.paths import SHIPPED
@@ -47,6 +55,24 @@ def test_the_loss_is_that_of_transformers(tokenizer):
         mask = (ids != tokenizer.pad_token_id).long()
         expected = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         assert answer_loss(model, ids, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_muon_in_float32_is_pytorchs_muon():
+    """Up to the rounding of bfloat16, over steps with momentum, weight decay, and wide and tall matrices."""
+    torch.manual_seed(0)
+    theirs = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 64), (64, 24), (32, 32), (32, 32))]
+    ours = [torch.nn.Parameter(p.detach().clone()) for p in theirs]
+    begin = [p.detach().clone() for p in theirs]
+    options = dict(lr=0.02, weight_decay=0.1, momentum=0.95)
+    optims = torch.optim.Muon(theirs, **options), Float32Muon(ours, **options)
+    for _ in range(4):
+        for a, b in zip(theirs, ours, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for optim in optims:
+            optim.step()
+    for a, b, start in zip(theirs, ours, begin, strict=True):
+        assert (a - b).norm() < 0.02 * (a - start).norm()
 
 
 class Killed(BaseException):

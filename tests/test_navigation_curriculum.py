@@ -99,10 +99,26 @@ def test_a_walk_learns_the_sentence_in_force_and_the_action():
     rng = random.Random(3)
     for _ in range(30):
         learnt = [turn.content.strip() for turn in walking(rng) if turn.learn]
-        numbers = [int(text) for text in learnt if text.isdigit()]
+        numbers = [int(match[1]) for text in learnt if (match := re.match(r"(\d+)\. (Turn|First|Move)\b", text))]
         assert numbers == sorted(numbers)
         assert not numbers or numbers[0] == 1
         assert len(learnt) >= 3
+
+
+def test_lists_to_recite_grow_from_two_turns_to_whole_instructions():
+    """Looking up forms on short lists of turns or not at all, so pretraining begins with nothing else."""
+    rng = random.Random(1)
+    for progress, longest in ((0.0, 2), (curriculum.SHORT_LISTS, 2), (1.0, 12)):
+        counts = []
+        for _ in range(200):
+            listed, *said = curriculum.reciting(rng, progress)
+            lines = dict(re.findall(r"(\d+)\. (.*)\n", listed.content))
+            counts.append(len(lines))
+            for number, sentence in zip(said[::2], said[1::2], strict=True):
+                assert sentence.learn and sentence.content == lines[number.content[:-2]] + "\n"
+            if longest == 2:
+                assert all(re.fullmatch(r"Turn [a-z ]+ to face [a-z]+\.", sentence) for sentence in lines.values())
+        assert max(counts) == longest and min(counts) == 2
 
 
 def test_renaming_changes_names_and_nothing_else():

@@ -24,8 +24,9 @@ PROFILE = replace(
     no_init_lrs=(2e-4, 1e-3),
     sft_tuning=(("none", (1e-3,)), ("vision+adapter", (1e-3, 2e-3))),
     rl_tuning=(6e-4,),
+    overfitted_rl=(2e-4, 1e-3),
 )
-TASKS = ("gp-l", "virl-l", "gp-vl")
+TASKS = ("gp-l", "virl-l", "gp-vl", "virl-vl")
 
 
 @pytest.fixture
@@ -70,6 +71,9 @@ def test_runs_cover_the_main_comparison_and_each_ablation_once():
         "05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0",  # with nothing frozen it is the main comparison's
         "05_train-gp-vl-sft-lr0.002-frozenvision+adapter-s0",
         "05_train-gp-vl-rl-lr0.0006-s0",
+        "05_train-virl-vl-sft-overfitted-lr0.003-s0",
+        "05_train-virl-vl-rl-overfitted-lr0.0002-s0",
+        "05_train-virl-vl-rl-overfitted-lr0.001-s0",
     }
     tuned = training["05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0"]
     assert tuned["setting"] == "lr=0.001;frozen=vision+adapter" and tuned["modality"] == "image"
@@ -84,6 +88,12 @@ def test_rl_without_init_waits_for_no_init():
     needs = {run.name: run.needs for run in runs(PROFILE)}
     assert needs["05_train-gp-l-rl_no_init-lr0.001-s0"] == ("03_expert_data-gp-l",)
     assert needs["05_train-gp-l-sft-main-s2"] == ("04_init-gp-l-s2",)
+
+
+def test_rl_of_an_overfitted_checkpoint_waits_for_it():
+    needs = {run.name: run.needs for run in runs(PROFILE)}
+    assert needs["05_train-virl-vl-rl-overfitted-lr0.001-s0"] == ("05_train-virl-vl-sft-overfitted-lr0.003-s0",)
+    assert needs["05_train-virl-vl-sft-overfitted-lr0.003-s0"] == ("04_init-virl-vl-s0",)
 
 
 def test_given_seeds_replace_those_of_the_profile():
@@ -101,15 +111,15 @@ def test_a_main_run_stands_for_a_setting_of_fig_10_only_where_it_is_measured_as_
 
 def test_tasks_restrict_the_runs():
     everything = {run.name for run in runs(PROFILE)}
-    labels = ("GP-L", "V-IRL-L", "GP-VL")
+    labels = ("GP-L", "V-IRL-L", "GP-VL", "V-IRL-VL")
     names = {label: {run.name for run in runs(pipeline.choose(PROFILE, label))} for label in labels}
     assert set().union(*names.values()) == everything
     assert names["GP-L"] & names["V-IRL-L"] == {"00_start_here", "07_results"}
     assert "01_navigation" in names["V-IRL-L"] and not any("gp-l" in name for name in names["V-IRL-L"])
     assert "01_general_points" in names["GP-L"] & names["GP-VL"], "the game is the same"
-    for text in (None, "", "V-IRL-L, GP-VL, GP-L"):
+    for text in (None, "", "V-IRL-L, GP-VL, GP-L V-IRL-VL"):
         assert pipeline.choose(PROFILE, text) == PROFILE
-    with pytest.raises(ValueError, match="no task 'GP-XL'; use some of GP-L V-IRL-L GP-VL.$"):
+    with pytest.raises(ValueError, match="no task 'GP-XL'; use some of GP-L V-IRL-L GP-VL V-IRL-VL.$"):
         pipeline.choose(PROFILE, "GP-L GP-XL")
 
 

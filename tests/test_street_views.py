@@ -370,3 +370,20 @@ def test_text_draws_nothing():
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_grids_are_kept_on_disk_and_drawn_again_where_they_are_damaged(tmp_path, monkeypatch):
+    """What another process finds there is what it would draw; another look has another folder."""
+    city = load_city("mini")
+    place, heading = city.routes[0].start, 40
+    drawn = open_street_views(city).grid(place, heading)
+    assert np.array_equal(open_street_views(city, keep=tmp_path).grid(place, heading), drawn)
+    (file,) = tmp_path.rglob("*.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr("sftrl_lib.virl.street_views.sources.draw_panorama", lambda *_: pytest.fail("drawn again"))
+        assert np.array_equal(open_street_views(city, keep=tmp_path).grid(place, heading), drawn)
+    file.write_bytes(file.read_bytes()[:100])
+    assert np.array_equal(open_street_views(city, keep=tmp_path).grid(place, heading), drawn)
+    other = open_street_views(city, "paris", keep=tmp_path).grid(place, heading)
+    assert not np.array_equal(other, drawn) and len(list(tmp_path.iterdir())) == 2
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")], "no half-written file is left"

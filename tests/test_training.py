@@ -251,6 +251,24 @@ def test_rl_without_init(study, home):
     assert set(frame.setting) == {"lr=0.0002"} and set(frame.method) == {"rl_no_init"}
 
 
+def test_rl_from_an_overfitted_checkpoint(study, home):
+    """It begins at the end of that SFT, whose compute counts as spent before, and has a budget of its own."""
+    small = replace(study, fork_flops=study.fork_flops / 4, overfit_lr=0.01)
+    with pytest.raises(CheckpointError, match="run the step that makes it first"):
+        train_branch(small, "rl", "overfitted", "lr=1e-06", 0)
+    [end] = train_branch(small, "sft", "overfitted", "lr=0.01", 0)
+    found = train_branch(small, "rl", "overfitted", "lr=1e-06", 0)
+    assert found[0].compute.init_tokens == end.compute.init_tokens + end.compute.trained_tokens
+    assert found[-1].compute.fork_flops >= small.fork_flops
+    begin, after = (load_policy(snapshot.folder).model.state_dict() for snapshot in (end, found[0]))
+    init = init_policy(small, 0).model.state_dict()
+    for name, weights in begin.items():
+        assert (after[name] - weights).abs().max() < 1e-3, "at such a rate RL hardly moves"
+    assert max((begin[name] - init[name]).abs().max() for name in begin) > 1e-2, "SFT at its rate does"
+    frame = measurements.evaluate_branch(small, "sft", "overfitted", "lr=0.01", 0)
+    assert frame.step.nunique() == 1 and set(frame.experiment) == {"overfitted"}
+
+
 def test_a_branch_makes_its_init_if_there_is_none(study, uninterrupted, home):
     train_branch(replace(study, fork_flops=1e8), "rl", "main", "", 0)
     found = init_folder(study, 0).relative_to(home) / "step-00000" / "model.safetensors"
@@ -299,6 +317,7 @@ def sentence(error):
 @pytest.mark.parametrize("run, words", [
     (("grpo", "main", ""), ("'grpo'", "sft, rl")),
     (("rl", "mian", ""), ("'mian'", "main, attempts, no_init, suboptimal")),
+    (("rl_no_init", "overfitted", "lr=0.1"), ("'overfitted'", "sft and rl")),
     (("sft", "attempts", "attempts=3"), ("'attempts'", "rl", "'sft'")),
     (("rl", "main", "lr=1"), ("no setting", "'lr=1'")),
     (("rl", "attempts", ""), ("'attempts=1'", "''")),

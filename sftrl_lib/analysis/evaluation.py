@@ -191,6 +191,7 @@ def _about_route(arguments: Arguments, episode: Episode) -> tuple[dict[str, Any]
         "route": episode.info["route"],
         "instructions": list(rail.instructions),
         "path": [list(point.geocode) for point in rail.points],
+        "headings": [point.heading for point in rail.points],
     }
     return about, [{"position": i, "expert_action": point.action(actions)} for i, point in enumerate(rail.points)]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from sftrl_lib.analysis import published
 from sftrl_lib.analysis.exchanges import exchanges
 from sftrl_lib.analysis.page import (
@@ -26,6 +28,9 @@ from sftrl_lib.analysis.page import (
 )
 from sftrl_lib.analysis.style import COLORS, GREY, Drawing, NothingToDraw, Tables, record, styled
 from sftrl_lib.analysis.tables import VARIANTS
+from sftrl_lib.points.cards import draw_hand
+from sftrl_lib.tasks import street_views
+from sftrl_lib.virl.city import load_city
 
 ASKED = (30, 16)  # lines of the prompt that are shown from its beginning and from its end
 ANSWERED = 12  # lines of one answer
@@ -45,6 +50,8 @@ def example(tables: Tables, variant: str) -> Drawing:
     number = published.EXAMPLES["figures"][variant]
     title = f"Fig. {number} · {variant}: a prompt, the answers and the verifier"
     subtitle = f"{source(tables.profile, episode)} · tinted: the rule that the prompt states"
+    if VARIANTS[variant].modality == "image":
+        subtitle += " · the picture is drawn larger than the model saw it"
     asked = middle_cut(wrapped(heard(turns[0]), _RULES[episode["task"]]), *ASKED)
     blocks = [Block("prompt", GREY, asked, box=PROMPT)]
     for index, turn in enumerate(turns):
@@ -52,9 +59,22 @@ def example(tables: Tables, variant: str) -> Drawing:
         name = "answer" if len(turns) == 1 else f"attempt {index + 1}"
         blocks.append(Block(name, COLORS[episode["method"]], answer, box=ANSWER))
         blocks.append(verdict(turns, index))
-    figure = set_page(title, subtitle, blocks, episode)
+    figure = set_page(title, subtitle, blocks, episode, picture(episode, turns[0]))
     series = [episode | {"turns": turns}]
     return Drawing(figure, record(f"fig{number}", title, subtitle, tables.profile, series, published.EXAMPLES))
+
+
+def picture(episode: dict, turn: dict) -> np.ndarray | None:
+    """What is in the picture of an image variant's exchange, at a size for people; None in text.
+
+    The hand lies tidily here: how its cards lay is not in the transcript. A street view is as it was.
+    """
+    if "suits" in episode:
+        return draw_hand(episode["cards"], episode["suits"], (360, 720))
+    if episode["modality"] == "image" and "headings" in episode:
+        place, heading = episode["path"][turn["position"]], episode["headings"][turn["position"]]
+        return street_views(load_city(episode["city"])).grid(tuple(place), heading, 448, gap=6)
+    return None
 
 
 @styled

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -122,10 +123,16 @@ def source(profile: str, episode: dict) -> str:
     return " · ".join(facts)
 
 
-def set_page(title: str, subtitle: str, blocks: Sequence[Block], episode: dict | None = None) -> Figure:
-    """The blocks below one another; above them the cards of `episode`, where it has any."""
-    cards = [str(card) for card in (episode or {}).get("cards", [])]
+def set_page(
+    title: str, subtitle: str, blocks: Sequence[Block], episode: dict | None = None, picture: np.ndarray | None = None
+) -> Figure:
+    """The blocks below one another; above them `picture`, or else the cards of `episode`, where it has any."""
+    cards = [str(card) for card in (episode or {}).get("cards", [])] if picture is None else []
     top = CARDS if cards else 0.1
+    if picture is not None:
+        wide = (PAGE - LEFT) * (0.5 if picture.shape[1] > picture.shape[0] else 0.45)
+        high = wide * picture.shape[0] / picture.shape[1]
+        top = high + 0.3
     height = top + sum(block.height for block in blocks)
     figure = canvas(PAGE, height, title, subtitle)
     figure.set_layout_engine("none")  # the page is set by hand: inches from the top left
@@ -134,6 +141,9 @@ def set_page(title: str, subtitle: str, blocks: Sequence[Block], episode: dict |
     axes.set(xlim=(0, PAGE), ylim=(height, 0))
     if cards:
         _draw_cards(axes, cards, [str(number) for number in episode.get("numbers", [])])
+    if picture is not None:
+        axes.imshow(picture, extent=(LEFT - 0.1, LEFT - 0.1 + wide, 0.1 + high, 0.1), interpolation="antialiased")
+        axes.set(xlim=(0, PAGE), ylim=(height, 0), aspect="auto")
     for block in blocks:
         draw_block(axes, block, top)
         top += block.height

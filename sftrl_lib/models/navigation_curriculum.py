@@ -19,14 +19,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..virl.city import load_city
 from ..virl.landmarks import landmark_names
-from ..virl.prompts import FEEDBACK, history_line, task_prefix
+from ..virl.prompts import FEEDBACK, history_line, shown_observation, task_prefix
 from ..virl.rails import TURNS, Rail, RailPoint, rail_builder
 from ..virl.schema import COMPASS
 from .documents import Document, Turn, render
 
 CITIES = ("chicago", "barcelona", "paris", "boston")
+PLACE_WORDS = ("Old", "New", "Central")  # in the names that their shops get here, instead of their own districts
 
 # Synonyms of the three answer keys and what the prompt asks for under them: the official keys are kept for the task.
 OBSERVATION_KEYS = ("view", "what you see")
@@ -49,6 +52,10 @@ SPACE_WEIGHTS = (4, 3, 2, 1)
 OFFICIAL_SPACES = (COMPASS, TURNS)  # never together with the official name of the turning action
 
 
+SHORT_LISTS, LONG_LISTS = 0.14, 0.26  # shares of pretraining: until when lists are short, when they are as long as any
+NUMBERED = 0.4  # share of the conversations whose answers give the number of the instruction before its text
+
+
 @dataclass(frozen=True)
 class ActionSpace:
     """How the actions of a document are called."""
@@ -58,9 +65,9 @@ class ActionSpace:
     stop: str
     directions: tuple[str, ...]
 
-    def prefix(self, instructions: tuple[str, ...]) -> str:
+    def prefix(self, instructions: tuple[str, ...], modality: str = "text") -> str:
         """The paper's prompt up to the history, with this action space in it."""
-        text = task_prefix(instructions, "absolute")
+        text = task_prefix(instructions, "absolute", modality)
         text = text.replace('"forward()"', f'"{self.forward}"').replace('"stop()"', f'"{self.stop}"')
         return text.replace(str(list(COMPASS)), str(list(self.directions))).replace(OFFICIAL_TURN, self.turn)
 
@@ -99,7 +106,7 @@ def random_rail(rng: random.Random) -> Rail:
 
 def renamed(rail: Rail, rng: random.Random) -> Rail:
     """`rail` with fresh names in its observations and instructions."""
-    names = landmark_names(rng, ("Old", "New", "Central"))
+    names = landmark_names(rng, PLACE_WORDS)
     known: dict[str, str] = {}
     for point in rail.points:
         name, separator, _ = point.landmark.removeprefix("The destination ").partition(" is on your ")
@@ -137,59 +144,94 @@ def turning(rng: random.Random) -> Document:
     return turns
 
 
-def reciting(rng: random.Random) -> Document:
-    """Some sentences of a route's instruction, to be said again by their numbers, twelve times.
+def reciting(rng: random.Random, progress: float = 1.0) -> Document:
+    """Numbered sentences of an instruction, to be said again by their numbers, sixteen times.
 
-    Often there are only two or three: looking something up by its number is learnt from short lists, and long ones
-    alone teach it many times later.
+    Looking something up by its number is learnt abruptly, from two sentences of few different ones, or not at all;
+    once learnt it spreads, as the lists grow, to long ones, and then to whole instructions with all their names.
     """
-    sentences = list(enumerate(random_rail(rng).instructions, 1))
-    count = min(len(sentences), rng.choice((2, 2, 3, 4, 6, 12)))
-    start = rng.randrange(len(sentences) - count + 1)
-    shown = sentences[start : start + count]
-    turns = [Turn("text", "".join(f"{number}. {sentence}\n" for number, sentence in shown))]
-    for number, sentence in rng.choices(shown, k=12):
-        turns += [Turn("text", f"S_{number}"), Turn("text", f': "{sentence}",\n', learn=True)]
+    longest = 2 + round(10 * min(1.0, max(0.0, (progress - SHORT_LISTS) / (LONG_LISTS - SHORT_LISTS))))
+    count = rng.randint(2, longest)
+    if longest < 8 or rng.random() < 0.5:
+        start = rng.randrange(1, 14 - count)
+        lines = [(start + i, f"Turn {rng.choice(TURNS)} to face {rng.choice(COMPASS)}.") for i in range(count)]
+    else:
+        sentences = list(enumerate(random_rail(rng).instructions, 1))
+        start = rng.randrange(max(1, len(sentences) - count + 1))
+        lines = sentences[start : start + count]
+    turns = [Turn("text", "".join(f"{number}. {sentence}\n" for number, sentence in lines))]
+    for number, sentence in rng.choices(lines, k=16):
+        turns += [Turn("text", f"{number}. "), Turn("text", f"{sentence}\n", learn=True)]
     return turns
 
 
 def walking(rng: random.Random) -> Document:
-    """A whole route as the history of the paper's prompt: everywhere which instruction is in force, what to do."""
+    """A whole route as the history of the paper's prompt: everywhere which instruction is in force, what to do.
+
+    The instruction in force is often told, by its number and text.
+    """
     space, rail = random_space(rng), random_rail(rng)
-    sentences = rng.random() < 0.7
+    told = rng.random() < 0.6
     turns = [Turn("text", space.prefix(rail.instructions))]
     for k, point in enumerate(rail.points, 1):
         turns.append(Turn("text", f"O_{k}: {point.observation}\n"))
-        if sentences:
-            turns += [Turn("text", f"S_{k}: "), Turn("text", f"{point.sentence}\n", learn=True)]
+        if told:
+            sentence = f"{point.sentence}. {point.instruction}\n"
+            turns += [Turn("text", f"S_{k}: "), Turn("text", sentence, learn=True)]
         turns += [Turn("text", f"A_{k}: "), Turn("text", f"{space.action(point)}\n", learn=True)]
     return turns
 
 
-def situation(rng: random.Random, space: ActionSpace | None = None) -> tuple[ActionSpace, Rail, int, str]:
-    """An action space (`space`, or any), a rail, a position on it, rather a turn, and the prompt up to there."""
-    drawn, rail = random_space(rng), random_rail(rng)
-    space = space or drawn
-    weights = [2 if point.absolute != "forward()" else 1 for point in rail.points]
-    position = rng.choices(range(len(rail)), weights)[0]
-    prefix = space.prefix(rail.instructions)
-    for k, point in enumerate(rail.points[:position], 1):
-        prefix += history_line(k, point.observation, space.action(point))
-    return space, rail, position, prefix
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """A position on a rail, what has been said up to there, and what is seen there if it has a picture."""
+
+    space: ActionSpace
+    rail: Rail
+    position: int
+    picture: np.ndarray | None = None
+
+    @property
+    def point(self) -> RailPoint:
+        return self.rail.points[self.position]
+
+    @property
+    def action(self) -> str:
+        """What the expert does, in the words of the space."""
+        return self.space.action(self.point)
+
+    @property
+    def prompt(self) -> str:
+        """The paper's prompt with this action space in it, up to the output format."""
+        modality = "text" if self.picture is None else "image"
+        text = self.space.prefix(self.rail.instructions, modality)
+        for k, point in enumerate(self.rail.points[: self.position], 1):
+            text += history_line(k, point.observation, self.space.action(point))
+        return f"{text}O_{self.position + 1}: {shown_observation(self.point, modality)}\nA_{self.position + 1}:\n\n"
 
 
-def records(rng: random.Random) -> Document:
+def random_position(rng: random.Random, rail: Rail) -> int:
+    """A position on a rail, rather one where something else is to be done than going on."""
+    return rng.choices(range(len(rail)), [2 if point.absolute != "forward()" else 1 for point in rail.points])[0]
+
+
+def random_situation(rng: random.Random) -> Situation:
+    """Any position on any walk, in any action space."""
+    space, rail = random_space(rng), random_rail(rng)
+    return Situation(space, rail, random_position(rng, rail))
+
+
+def records(rng: random.Random, here: Situation | None = None) -> Document:
     """A position as three records, one official key each, in a random order."""
-    space, rail, position, prefix = situation(rng)
-    point = rail.points[position]
+    here = here or random_situation(rng)
     lines = [
-        f'"current observation": "{point.observation}",',
-        f'"current instruction": "{point.instruction}",',
-        f'"action": "{space.action(point)}",',
+        f'"current observation": "{here.point.observation}",',
+        f'"current instruction": "{here.point.instruction}",',
+        f'"action": "{here.action}",',
     ]
     rng.shuffle(lines)
-    seen = f"{prefix}O_{position + 1}: {point.observation}\nA_{position + 1}:\n\n"
-    return [Turn("text", seen), *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
+    seen = Turn("text", here.prompt, picture=here.picture)
+    return [seen, *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
 
 
 def random_keys(rng: random.Random) -> tuple[str, ...]:
@@ -202,43 +244,39 @@ def random_keys(rng: random.Random) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def conversation(rng: random.Random, most_attempts: int = 1, space: ActionSpace | None = None) -> Document:
-    """The paper's prompt with other names; up to `most_attempts` - 1 failed attempts come first and carry no loss.
-
-    `space` is for testing the model on an action space that pretraining never states.
-    """
-    space, rail, position, prefix = situation(rng, space)
-    keys, point = random_keys(rng), rail.points[position]
+def conversation(rng: random.Random, most_attempts: int = 1, here: Situation | None = None) -> Document:
+    """The paper's prompt with other names; up to `most_attempts` - 1 failed attempts come first and carry no loss."""
+    here = here or random_situation(rng)
+    keys, numbered = random_keys(rng), rng.random() < NUMBERED
     request = "[Output]\nYour response should be a valid json file in the following format:\n" + render(keys, REQUESTS)
-    prompt = f"{prefix}O_{position + 1}: {point.observation}\nA_{position + 1}:\n\n{request}"
-    turns = [Turn("user", prompt)]
+    turns = [Turn("user", here.prompt + request, picture=here.picture)]
     for _ in range(rng.randrange(most_attempts)):
-        turns += _failed_attempt(rng, keys, rail, point, space)
-    return [*turns, Turn("assistant", _answer(keys, point.observation, point.instruction, space.action(point)), True)]
+        turns += _failed_attempt(rng, keys, here, numbered)
+    return [*turns, Turn("assistant", _answer(keys, here.point, here.point, here.action, numbered), True)]
 
 
-def _answer(keys: tuple[str, ...], observation: str, instruction: str, action: str) -> str:
-    quoted = (f'"{observation}"', f'"{instruction}"', f'"{action}"')
+def _answer(keys: tuple[str, ...], here: RailPoint, told: RailPoint, action: str, numbered: bool) -> str:
+    """An answer at `here` that gives the instruction of `told`."""
+    number = f"{told.sentence}. " if numbered else ""
+    quoted = (f'"{here.observation}"', f'"{number}{told.instruction}"', f'"{action}"')
     return render(keys, dict(zip((OBSERVATION_KEYS, INSTRUCTION_KEYS, ACTION_KEYS), quoted, strict=True)))
 
 
-def _failed_attempt(
-    rng: random.Random, keys: tuple[str, ...], rail: Rail, point: RailPoint, space: ActionSpace
-) -> list[Turn]:
+def _failed_attempt(rng: random.Random, keys: tuple[str, ...], here: Situation, numbered: bool) -> list[Turn]:
     """An answer that the verifier rejects, and its feedback: mostly a wrong action, sometimes one of another space."""
-    other = rng.choice([p for p in rail.points if p.instruction != point.instruction] or [point])
+    point, space = here.point, here.space
+    other = rng.choice([p for p in here.rail.points if p.instruction != point.instruction] or [point])
     if rng.random() < 0.25:
         foreign = random_space(rng)
         action, outcome = foreign.facing(rng.choice(foreign.directions)), "illegal"
     else:
-        action, outcome = rng.choice([a for a in space.every() if a != space.action(point)]), "wrong_action"
+        action, outcome = rng.choice([a for a in space.every() if a != here.action]), "wrong_action"
     if action in space.every():
         outcome = "wrong_action"
-        if action == space.action(point):
+        if action == here.action:
             action = space.stop if point.absolute != "stop()" else space.forward
-    instruction = rng.choice((point.instruction, other.instruction))
     return [
-        Turn("assistant", _answer(keys, point.observation, instruction, action)),
+        Turn("assistant", _answer(keys, point, rng.choice((point, other)), action, numbered)),
         Turn("user", FEEDBACK[outcome]),
     ]
 
@@ -247,8 +285,10 @@ SKILLS = (turning, reciting, walking, records)  # the single ones
 
 
 def document(rng: random.Random, progress: float) -> Document:
-    """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
+    """One document. `progress` (0..1) leads from looking up alone to conversations and retries."""
+    if progress < LONG_LISTS:
+        return reciting(rng, progress)
     kinds = (turning, reciting, walking, records, conversation, lambda r: conversation(r, most_attempts=2))
-    early, late = (0.05, 0.50, 0.30, 0.05, 0.10, 0.0), (0.02, 0.14, 0.20, 0.08, 0.32, 0.24)
+    early, late = (0.40, 0.25, 0.15, 0.05, 0.15, 0.0), (0.05, 0.15, 0.12, 0.08, 0.34, 0.26)
     weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
     return rng.choices(kinds, weights)[0](rng)

@@ -22,9 +22,10 @@ from ..virl import prompts as navigation
 from ..virl.cities import CITIES, MINI_CITIES
 from ..virl.city import load_city
 from ..virl.landmarks import landmark_names
-from ..virl.rails import SPATIAL, rail_builder
+from ..virl.rails import SPATIAL, TURNS, rail_builder
+from ..virl.schema import COMPASS
 from .documents import Document
-from .navigation_curriculum import SPACES
+from .navigation_curriculum import PLACE_WORDS, SPACES
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 LARGEST_NUMBER = 199
@@ -38,12 +39,24 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
+# The sentences of an instruction, whole or up to the landmark's name, and their numbers. What a number stands before
+# must be one token that follows it directly, wherever it is said again: a model finds it by "what came after this
+# number the last time", the first kind of looking up that transformers learn. With the number, its full stop and
+# "turn", "left", "to face" and "north" apart, it had not learnt to tell two sentences apart after 800,000 tokens.
+_NUMBERS = [f"{number}. " for number in range(1, 13)]
+_SENTENCES = [
+    "Move forward until you reach next intersection.",
+    "Move forward until you reach next intersection where ",
+    "Move forward until you reach destination where The destination ",
+    *(f"{turn} {word} to face {compass}." for turn in ("First, turn", "Turn") for word in TURNS for compass in COMPASS),
+]
 _DIRECTIONS = [direction for space in SPACES for direction in space]
 _DIRECTION = "|".join(sorted(_DIRECTIONS, key=len, reverse=True))
 # What varies inside a template: numbers, the ranks in a list of cards, the operators of a formula, line ends;
 # directions in instructions, actions and lists of them; the names of landmarks and where they are.
 _VARIABLE = re.compile(
-    r"\d+"
+    rf"{'|'.join(map(re.escape, _SENTENCES))}|\d+\. (?=First, turn |Turn |Move )"
+    r"|\d+"
     r"|(?:(?<=\[')|(?<=', '))(?:[AJQK])(?=', '|'\])"
     r"|(?<=[\d)])[-+*/=]|\((?=[\d(])|(?<=[\d)])\)"
     rf"|(?:(?<=urn )|(?<=face )|(?<=\w\()|(?<='))(?:{_DIRECTION})(?=[ .)'])"
@@ -73,16 +86,16 @@ def points_texts(deals: int = 50, modality: str = "text") -> list[str]:
     return texts
 
 
-def navigation_texts(routes: int = 40) -> list[str]:
+def navigation_texts(routes: int = 40, modality: str = "text") -> list[str]:
     """Prompts, answers and feedback of navigation."""
     city = load_city("nyc")
     rails = [rail_builder(city).build(index, 0) for index in range(routes)]
-    pairs = [pair for rail in rails for pair in navigation.expert_pairs(rail)]
+    pairs = [pair for rail in rails for pair in navigation.expert_pairs(rail, modality=modality)]
     return [*navigation.FEEDBACK.values(), *(text for pair in pairs for text in pair)]
 
 
-def name_words(names: int = 600) -> list[str]:
-    """The words that landmarks' names are made of, in all cities, and the directions.
+def navigation_words(names: int = 600) -> list[str]:
+    """The words that landmarks' names are made of, in all cities, the directions, and the parts of instructions.
 
     A word carries the blank before it, for a token " " between two words would be followed by anything: a model finds
     what comes next in a name that it has seen by looking for the token before.
@@ -91,7 +104,8 @@ def name_words(names: int = 600) -> list[str]:
     for spec in (*CITIES.values(), *MINI_CITIES.values()):
         stream = landmark_names(random.Random(0), spec.words)
         words.update(word for _ in range(names) for word in re.findall(r" ?(?:[^\W\d]+|&)|'s", next(stream)[0]))
-    return sorted({word for word, count in words.items() if count >= 5 and len(word) > 1} | {*_DIRECTIONS, *SPATIAL})
+    frequent = {word for word, count in words.items() if count >= 5 and len(word) > 1}
+    return sorted(frequent | {*_DIRECTIONS, *SPATIAL, *_SENTENCES, *_NUMBERS, *PLACE_WORDS})
 
 
 def build_tokenizer(texts: Iterable[str], least: int = 20, words: Iterable[str] = ()) -> PreTrainedTokenizerFast:

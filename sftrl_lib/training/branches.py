@@ -32,6 +32,7 @@ EXPERIMENTS = {  # experiment -> the methods it compares and what its settings v
     "suboptimal": (("sft_suboptimal",), ()),
     "sft_tuning": (("sft",), ("lr", "frozen")),
     "rl_tuning": (("rl",), ("lr",)),
+    "overfitted": (("sft", "rl"), ("lr",)),
 }
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?"
 _PATTERNS = {"attempts": "[1-9][0-9]*", "lr": _NUMBER, "frozen": "|".join(map(re.escape, FROZEN))}
@@ -73,6 +74,11 @@ def branch_folder(study: Study, method: str, experiment: str, setting: str, seed
     """Where a branch lives."""
     parts = [study.task.slug, method, experiment, setting.replace("=", "").replace(";", "-"), f"s{seed}"]
     return paths.run_folder(study.profile, "-".join(part for part in parts if part))
+
+
+def overfitted_folder(study: Study, seed: int) -> Path:
+    """Where the SFT branch lives at whose overfitted end RL begins in Fig. 19."""
+    return branch_folder(study, "sft", "overfitted", f"lr={study.overfit_lr:g}", seed)
 
 
 def demonstrations(study: Study, kind: str = "expert") -> Dataset:
@@ -123,7 +129,8 @@ def training_env(task: Task, attempts: int) -> gymnasium.Env:
 def train_branch(study: Study, method: str, experiment: str, setting: str, seed: int) -> list[Snapshot]:
     """Train one branch for `study.fork_flops` after Init; its snapshots, by step. Makes Init if there is none.
 
-    Raises ValueError for combinations that no experiment knows, and for demonstrations that the task does not have.
+    RL of the experiment "overfitted" begins at the end of its SFT. Raises CheckpointError if that is not there,
+    ValueError for combinations that no experiment knows, and for demonstrations that the task does not have.
     """
     varied = check_run(method, experiment, setting)
     kind = check_kind(study.task, "suboptimal" if method == "sft_suboptimal" else "expert")
@@ -133,6 +140,12 @@ def train_branch(study: Study, method: str, experiment: str, setting: str, seed:
     if method == "rl_no_init":
         policy, reference = load_policy(study.foundation, study.dtype), None
         compute = Compute(policy.parameters_count)
+    elif (method, experiment) == ("rl", "overfitted"):
+        start = snapshots(overfitted_folder(study, seed))[-1]
+        policy, reference = load_policy(start.folder, study.dtype), None
+        # All that came before counts as the paper's D_init, and RL gets as much again.
+        spent = start.compute.init_tokens + start.compute.trained_tokens
+        compute = Compute(policy.parameters_count, init_tokens=spent)
     else:
         init = make_init(study, seed)
         policy, compute = load_policy(init.folder, study.dtype), init.compute
@@ -141,7 +154,8 @@ def train_branch(study: Study, method: str, experiment: str, setting: str, seed:
         data = demonstrations(study, kind)
         sft = replace(study.sft, lr=varied.get("lr", study.sft.lr), frozen=varied.get("frozen", study.sft.frozen))
         steps = steps_for(policy, data, sft, study.fork_flops)
-        train_sft(policy, data, sft, compute, steps, study.checkpoints, folder, seed)
+        checkpoints = 1 if experiment == "overfitted" else study.checkpoints  # the paper's figure begins at its end
+        train_sft(policy, data, sft, compute, steps, checkpoints, folder, seed)
     else:
         ppo = replace(
             study.ppo,

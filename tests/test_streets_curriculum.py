@@ -1,0 +1,113 @@
+"""The street views of pretraining: documents say what their pictures show, and the looks of the tests are held out."""
+
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from test_navigation_curriculum import OFFICIAL_KEYS, official_directions, text_of
+
+from sftrl_lib.models import navigation_curriculum, streets_curriculum
+from sftrl_lib.models.streets_curriculum import conversation, document, looking, pictured_walk, seen_as, walking
+from sftrl_lib.tasks import VIRL_VL, street_views
+from sftrl_lib.virl.cities import MINI_CITIES
+from sftrl_lib.virl.city import load_city
+from sftrl_lib.virl.prompts import IMAGE_OBSERVATION
+from sftrl_lib.virl.rails import SPATIAL
+
+WALKS = 10  # drawing is slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pool():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streets_curriculum, "POOL", WALKS)
+        yield
+
+
+@pytest.fixture(scope="module")
+def documents():
+    rng = random.Random(4)
+    return [document(rng, rng.random()) for _ in range(500)]
+
+
+def positions():
+    """Every picture of the pool, by identity, with its walk and its place on it."""
+    walks = [pictured_walk(index, None) for index in range(WALKS)]
+    return {id(picture): (walk, i) for walk in walks for i, picture in enumerate(walk.pictures)}
+
+
+def test_the_looks_of_training_and_of_the_visual_test_are_held_out():
+    assert not {"nyc", "new_york", *MINI_CITIES} & {*navigation_curriculum.CITIES}
+    for index in range(WALKS):
+        walk = pictured_walk(index, None)
+        assert walk.look in navigation_curriculum.CITIES
+        assert len(walk.pictures) == len(walk.rail)
+
+
+def test_both_action_spaces_and_the_answer_format_are_held_out(documents):
+    told = set().union(*(official_directions(text_of(doc)) for doc in documents))
+    assert told == {*navigation_curriculum.COMPASS_POINTS, *navigation_curriculum.OTHER_TURNS}
+    for doc in documents:
+        for turn in doc:
+            assert sum(f'"{key}":' in turn.content for key in OFFICIAL_KEYS) <= (0 if turn.role != "text" else 1)
+
+
+def test_a_picture_is_of_the_place_that_the_document_is_about():
+    """Against the views themselves, drawn at the rail's places and headings."""
+    for index in range(3):
+        walk = pictured_walk(index, None)
+        city = next(c for c in navigation_curriculum.CITIES if walk.rail.points[0].geocode in load_city(c).panoramas)
+        views = street_views(load_city(city), walk.look)
+        for point, picture in zip(walk.rail.points, walk.pictures, strict=True):
+            assert np.array_equal(picture, views.grid(point.geocode, point.heading))
+
+
+def test_views_are_told_as_they_are(documents):
+    """The search finds a sign where, and only where, the rail says that a landmark is."""
+    known, found, told = positions(), Counter(), 0
+    for doc in documents:
+        for first, picture in enumerate(doc):
+            if picture.content == "View: ":
+                walk, position = known[id(picture.picture)]
+                *searched, told_as = doc[first + 1 : first + 2 + len(SPATIAL)]
+                point = walk.rail.points[position]
+                signs = [turn.content[:-6] for turn in searched if turn.content.endswith(": yes\n")]
+                assert [turn.content.partition(":")[0] for turn in searched] == list(SPATIAL)
+                assert signs == re.findall(" is on your (.*)", point.landmark)
+                assert told_as.content == f"{seen_as(point)}\n" and all(turn.learn for turn in (*searched, told_as))
+                assert position > 0
+                found[bool(signs)] += 1
+                told += 1
+    assert told > 100 and min(found.values()) > 20
+
+
+def test_the_latest_observation_is_in_the_picture_alone():
+    """As in the task: the prompt does not name the landmark of the present position, the answer does."""
+    known, rng, named = positions(), random.Random(8), 0
+    for _ in range(60):
+        prompt, answer = conversation(rng)
+        walk, position = known[id(prompt.picture)]
+        latest = re.search(rf"O_{position + 1}: (.*)\n", prompt.content)[1]
+        assert latest.startswith(IMAGE_OBSERVATION) and f"O_{position + 2}:" not in prompt.content
+        landmark = walk.rail.points[position].landmark
+        if '"view"' in answer.content or '"what you see"' in answer.content:
+            assert f'"{landmark};' in answer.content
+            named += " is on your " in landmark
+    assert named > 5
+
+
+def test_a_walk_shows_every_position_once():
+    known, rng = positions(), random.Random(1)
+    doc = walking(rng)
+    seen = [known[id(turn.picture)] for turn in doc if turn.picture is not None]
+    assert [position for _, position in seen] == list(range(len(seen[0][0].rail)))
+    observations = [turn.content for turn in doc if turn.learn][0::2]
+    assert observations == [f"{point.observation}\n" for point in seen[0][0].rail.points]
+    assert sum(turn.picture is not None for turn in looking(rng)) == 8
+
+
+def test_the_task_trains_and_tests_on_looks_that_pretraining_never_shows():
+    for arguments in (VIRL_VL.training, *VIRL_VL.splits.values()):
+        assert str(arguments["routes"]).partition(":")[0] not in navigation_curriculum.CITIES

@@ -2,7 +2,6 @@
 
 import random
 import re
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -64,25 +63,14 @@ def test_a_picture_is_of_the_place_that_the_document_is_about():
 
 
 def test_views_are_told_as_they_are(documents):
-    """A sign is confirmed where, and only where, the rail says that a landmark is; half of the time there is one."""
-    known, answers, told = positions(), Counter(), 0
+    known, told = positions(), 0
     for doc in documents:
-        point = None
-        for turn in doc:
-            if turn.content == "View: ":
-                walk, position = known[id(turn.picture)]
-                point, asked, told = walk.rail.points[position], None, told + 1
-                assert position > 0
-            elif turn.content.startswith("Sign "):
-                asked = turn.content[5:-2]
-            elif point and turn.learn and asked:
-                there = point.landmark.endswith(f" is on your {asked}")
-                assert turn.content == ("yes\n" if there else "no\n")
-                answers[there], asked = answers[there] + 1, None
-            elif point and turn.learn:
-                assert turn.content == f"{seen_as(point)}\n"
-                point = None
-    assert told > 100 and 0.5 < answers[True] / answers[False] < 1
+        for picture, answer in zip(doc, doc[1:], strict=False):
+            if picture.content == "View: ":
+                walk, position = known[id(picture.picture)]
+                assert answer.learn and answer.content == f"{seen_as(walk.rail.points[position])}\n"
+                told += 1
+    assert told > 100
 
 
 def test_the_latest_observation_is_in_the_picture_alone():
@@ -107,7 +95,7 @@ def test_a_walk_shows_every_position_once():
     assert [position for _, position in seen] == list(range(len(seen[0][0].rail)))
     observations = [turn.content for turn in doc if turn.learn][0::2]
     assert observations == [f"{point.observation}\n" for point in seen[0][0].rail.points]
-    assert sum(turn.picture is not None for turn in looking(rng)) == 10
+    assert len(looking(rng)) == 8
 
 
 def test_the_task_trains_and_tests_on_looks_that_pretraining_never_shows():

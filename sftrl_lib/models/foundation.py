@@ -107,6 +107,8 @@ FOUNDATIONS = {
         steps=600,
         more_steps=0,
         tokens_per_step=5_000,
+        muon_lr=0.01,
+        adam_lr=2e-3,
         vision=VisionConfig(language="navigation"),
     ),
 }

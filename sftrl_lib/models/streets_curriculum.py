@@ -21,14 +21,13 @@ import numpy as np
 from ..tasks import street_views
 from ..virl.city import load_city
 from ..virl.prompts import shown_observation
-from ..virl.rails import SPATIAL, Rail, RailPoint, rail_builder
+from ..virl.rails import Rail, RailPoint, rail_builder
 from .documents import Document, Turn
 from .navigation_curriculum import CITIES, Situation, random_position, random_space
 from .navigation_curriculum import conversation as conversation_at
 from .navigation_curriculum import records as records_at
 
 POOL = 400  # walks, of thirteen views on average
-LOOKING = 0.35  # share of pretraining in which views are looked at and nothing else is done with them
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,27 +69,14 @@ def seen_as(point: RailPoint) -> str:
 
 
 def looking(rng: random.Random, look: str | None = None) -> Document:
-    """Ten views of several walks: is there a sign in this direction, and what is there to be seen?
-
-    Half of the questions about signs are to be answered with yes. That is what makes signs seen: asked for the
-    direction alone, or for all eight of which one is right, the model had not learnt it after tens of thousands of
-    views. Never the view at a walk's beginning: it is of a crossing as well, but the task's observation there names no
-    landmark.
-    """
+    """Four views of one walk, each told in words."""
+    walk = random_walk(rng, look)
     turns = []
-    for _ in range(10):
-        walk = random_walk(rng, look)
-        crossings = [i for i, point in enumerate(walk.rail.points) if seen_as(point) != "a street"]
-        position = rng.choice(crossings) if rng.random() < 0.75 else rng.randrange(1, len(walk.rail))
-        point = walk.rail.points[position]
-        _, sign, where = point.landmark.partition(" is on your ")
-        asked = [rng.choice([other for other in SPATIAL if other != where]), *([where] if sign else [])]
-        rng.shuffle(asked)
-        turns.append(Turn("text", "View: ", picture=walk.pictures[position]))
-        for direction in asked:
-            answer = "yes" if sign and direction == where else "no"
-            turns += [Turn("text", f"Sign {direction}: "), Turn("text", f"{answer}\n", learn=True)]
-        turns.append(Turn("text", f"{seen_as(point)}\n", learn=True))
+    for position in (random_position(rng, walk.rail) for _ in range(4)):
+        turns += [
+            Turn("text", "View: ", picture=walk.pictures[position]),
+            Turn("text", f"{seen_as(walk.rail.points[position])}\n", learn=True),
+        ]
     return turns
 
 
@@ -123,10 +109,8 @@ SKILLS = (looking, walking, records)  # the single ones
 
 
 def document(rng: random.Random, progress: float) -> Document:
-    """One document. `progress` (0..1) leads from looking alone to conversations and retries."""
-    if progress < LOOKING:
-        return looking(rng)
+    """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
     kinds = (looking, walking, records, conversation, lambda r: conversation(r, most_attempts=2))
-    early, late = (0.45, 0.20, 0.10, 0.25, 0.0), (0.15, 0.10, 0.10, 0.37, 0.28)
+    early, late = (0.55, 0.20, 0.05, 0.20, 0.0), (0.10, 0.10, 0.10, 0.40, 0.30)
     weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
     return rng.choices(kinds, weights)[0](rng)

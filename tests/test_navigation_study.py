@@ -198,6 +198,7 @@ def test_a_transcript_shows_the_route_and_what_was_said(policy):
         "route": played.info["route"],
         "instructions": list(rail.instructions),
         "path": [list(point.geocode) for point in rail.points],
+        "headings": [point.heading for point in rail.points],
         "turns": [],
     }
     assert len(shown["turns"]) == 2

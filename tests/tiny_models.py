@@ -22,7 +22,7 @@ TINY = FoundationConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, in
 
 
 @torch.no_grad()
-def sharpen(model, end_token, liking=3.2, seed=1):
+def sharpen(model, end_token, liking=3.8, seed=1):
     """Make a random model decided in what it says, and make it like to end its answers.
 
     Freshly initialised models find all tokens equally likely, so that any order of summation changes the greedy

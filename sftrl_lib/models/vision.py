@@ -84,6 +84,7 @@ def with_eyes(config: VisionConfig, phrases: Iterable[str] = (), seed: int = 0) 
     `phrases` of the prompts about pictures become tokens, as those of the text prompts are.
     """
     text = load_policy(config.language)
+    text.model.config.name_or_path = ""  # a folder of this machine, which would be saved with the model
     processor = vision_processor(text.tokenizer, config, phrases)
     tokenizer = processor.tokenizer
     torch.manual_seed(seed)

@@ -277,7 +277,7 @@ def test_ppo_sees_the_pictures(policy):
     assert vision_gradient(policy) > 0
     batch.pictures = {name: pixels.roll(1, 0) for name, pixels in batch.pictures.items()}
     shuffled, log = ppo_loss(policy, batch, CONFIG)
-    assert abs(shuffled.item() - loss.item()) > 1e-4 and log["approx_kl"] > 1e-4
+    assert abs(shuffled.item() - loss.item()) > 1e-3 and log["approx_kl"] > 1e-4
 
 
 def test_logprobs_of_a_batch_are_those_of_a_forward_pass(policy):

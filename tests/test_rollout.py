@@ -76,13 +76,13 @@ def test_samples_follow_the_model(policy):
     env = environments([1])[0]
     ids = policy.prompt_ids(env.reset(seed=0)[0]["messages"])
     envs = [FakeEnv(env.reset(seed=0)[0]["messages"], []) for _ in range(rows)]
-    episodes = play(policy, envs, temperature=1.5, max_new_tokens=1)
+    episodes = play(policy, envs, temperature=0.7, max_new_tokens=1)
     with torch.no_grad():
-        expected = torch.softmax(policy.model(torch.tensor([ids])).logits[0, -1] / 1.5, -1)
+        expected = torch.softmax(policy.model(torch.tensor([ids])).logits[0, -1] / 0.7, -1)
     first = torch.tensor([e.conversations[0].ids[e.attempts[0].start] for e in episodes])
     found = torch.bincount(first, minlength=len(expected)) / rows
     deviation = (expected * (1 - expected) / rows).sqrt()
-    common = expected > 0.003
+    common = expected > 0.01
     assert common.sum() > 5 and (found - expected).abs()[common].lt(5 * deviation[common]).all()
 
 

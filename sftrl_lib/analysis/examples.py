@@ -51,7 +51,8 @@ def example(tables: Tables, variant: str) -> Drawing:
     title = f"Fig. {number} · {variant}: a prompt, the answers and the verifier"
     subtitle = f"{source(tables.profile, episode)} · tinted: the rule that the prompt states"
     if VARIANTS[variant].modality == "image":
-        subtitle += " · the picture is drawn larger than the model saw it"
+        drawn = "larger and tidier" if "suits" in episode else "larger"
+        subtitle += f" · the picture is drawn {drawn} than the model saw it"
     asked = middle_cut(wrapped(heard(turns[0]), _RULES[episode["task"]]), *ASKED)
     blocks = [Block("prompt", GREY, asked, box=PROMPT)]
     for index, turn in enumerate(turns):

@@ -117,7 +117,7 @@ def _ablations(profile: Profile, study: Study, seed: int, shared_with_main: bool
     }
     done = study.main_settings if shared_with_main else {}
     if "overfitted" in study.experiments:
-        yield _train(study, "sft", "overfitted", f"lr={study.overfit_lr:g}", seed)
+        yield _train(study, "sft", "overfitted", study.overfitted_setting, seed)
     for experiment, (method, choices) in settings.items():
         if experiment in study.experiments:
             yield from (_train(study, method, experiment, s, seed) for s in choices if s != done.get(experiment))
@@ -136,7 +136,7 @@ def _train(study: Study, method: str, experiment: str, setting: str, seed: int) 
     if method == "rl_no_init":
         needs = (_name("03_expert_data", study),)
     elif (method, experiment) == ("rl", "overfitted"):
-        needs = (_train(study, "sft", "overfitted", f"lr={study.overfit_lr:g}", seed).name,)
+        needs = (_train(study, "sft", "overfitted", study.overfitted_setting, seed).name,)
     parameters = dict(method=method, experiment=experiment, setting=setting, seed=seed)
     return _run("05_train", study, method, what.get(experiment, short), f"s{seed}", needs=needs, **parameters)
 

@@ -85,6 +85,11 @@ class Study:
     experiments: tuple[str, ...] = ("main",)  # those of `training.branches.EXPERIMENTS` that are run, and "sensitivity"
 
     @property
+    def overfitted_setting(self) -> str:
+        """The setting of the SFT branch that overfits, in the experiment "overfitted"."""
+        return f"lr={self.overfit_lr:g}"
+
+    @property
     def main_settings(self) -> dict[str, str]:
         """The experiments of which the main comparison is one setting, and which setting that is."""
         settings = {

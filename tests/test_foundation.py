@@ -13,13 +13,13 @@ from sftrl_lib.models import foundation, vision
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.foundation import (
     IGNORED,
-    Float32Muon,
     FoundationConfig,
     answer_loss,
     batches,
     new_model,
     pretrain,
 )
+from sftrl_lib.models.muon import Float32Muon
 from sftrl_lib.models.policy import Policy, load_policy
 from sftrl_lib.models.vision import VisionConfig
 from sftrl_lib.paths import SHIPPED

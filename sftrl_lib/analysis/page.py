@@ -138,12 +138,12 @@ def set_page(
     figure.set_layout_engine("none")  # the page is set by hand: inches from the top left
     axes = figure.add_axes((0, 0, 1, height / figure.get_figheight()))
     axes.set_axis_off()
-    axes.set(xlim=(0, PAGE), ylim=(height, 0))
     if cards:
         _draw_cards(axes, cards, [str(number) for number in episode.get("numbers", [])])
     if picture is not None:
-        axes.imshow(picture, extent=(LEFT - 0.1, LEFT - 0.1 + wide, 0.1 + high, 0.1), interpolation="antialiased")
-        axes.set(xlim=(0, PAGE), ylim=(height, 0), aspect="auto")
+        extent = (LEFT - 0.1, LEFT - 0.1 + wide, 0.1 + high, 0.1)
+        axes.imshow(picture, extent=extent, interpolation="antialiased", aspect="auto")
+    axes.set(xlim=(0, PAGE), ylim=(height, 0))
     for block in blocks:
         draw_block(axes, block, top)
         top += block.height

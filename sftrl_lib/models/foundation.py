@@ -12,13 +12,11 @@ import argparse
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
 from tqdm import tqdm
@@ -26,18 +24,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 
 from .. import __version__
 from ..paths import SHIPPED, build
-from ..points.formula import evaluate as formula_value
-from ..points.formula import parse_formula
-from ..points.rules import RULES
-from ..virl.rails import TURNS
 from . import cards_curriculum, navigation_curriculum, points_curriculum, streets_curriculum
+from .capabilities import capabilities
 from .checkpoint import CheckpointError, load_state, save_state
 from .documents import Document
+from .encoding import IGNORED, encode, pictures, tokens_per_picture
+from .muon import Float32Muon
 from .policy import Policy, load_policy, model_folder
 from .tokenizer import (
-    ASSISTANT,
-    END,
-    USER,
     build_tokenizer,
     document_texts,
     navigation_texts,
@@ -45,14 +39,13 @@ from .tokenizer import (
     phrases,
     points_texts,
 )
-from .vision import IMAGE, VisionConfig, with_eyes
+from .vision import VisionConfig, with_eyes
 
-IGNORED = -100  # the label of a token without loss
 CURRICULA = {
-    "general_points": points_curriculum.document,
-    "navigation": navigation_curriculum.document,
-    "cards": cards_curriculum.document,
-    "streets": streets_curriculum.document,
+    "general_points": points_curriculum,
+    "navigation": navigation_curriculum,
+    "cards": cards_curriculum,
+    "streets": streets_curriculum,
 }
 
 
@@ -116,7 +109,7 @@ FOUNDATIONS = {
 
 def draw(config: FoundationConfig, rng: random.Random, progress: float) -> Document:
     """A document of one of the tasks' curricula."""
-    return CURRICULA[rng.choices(config.tasks)[0]](rng, progress)
+    return CURRICULA[rng.choices(config.tasks)[0]].document(rng, progress)
 
 
 def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> PreTrainedTokenizerFast:
@@ -130,38 +123,6 @@ def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> Pr
         texts += navigation_texts()
         words = navigation_words()
     return build_tokenizer(texts, words=words)
-
-
-def tokens_per_picture(policy: Policy) -> int:
-    """Into how many tokens the model turns a picture; 0 for a text model."""
-    vision = getattr(policy.model.config, "vision_config", None)
-    return (vision.image_size // vision.patch_size) ** 2 if vision else 0
-
-
-def pictures(doc: Document) -> list[np.ndarray]:
-    """What a document shows, in order."""
-    return [turn.picture for turn in doc if turn.picture is not None]
-
-
-def encode(doc: Document, tokenizer: PreTrainedTokenizerFast, image_tokens: int = 0) -> tuple[list[int], list[int]]:
-    """(token ids, labels) of a document; tokens of turns that are not to be learnt have the label -100."""
-    role_token = {role: tokenizer.convert_tokens_to_ids(t) for role, t in (("user", USER), ("assistant", ASSISTANT))}
-    end = tokenizer.convert_tokens_to_ids(END)
-    ids: list[int] = []
-    labels: list[int] = []
-    encoded = tokenizer([turn.content for turn in doc], add_special_tokens=False).input_ids
-    for turn, tokens in zip(doc, encoded, strict=True):
-        if turn.role in role_token:
-            ids.append(role_token[turn.role])
-            labels.append(IGNORED)
-        if turn.picture is not None:
-            ids += [tokenizer.convert_tokens_to_ids(IMAGE)] * image_tokens
-            labels += [IGNORED] * image_tokens
-        if turn.role == "assistant":
-            tokens = [*tokens, end]
-        ids += tokens
-        labels += tokens if turn.learn else [IGNORED] * len(tokens)
-    return ids, labels
 
 
 def batches(
@@ -251,42 +212,6 @@ def untrained(config: FoundationConfig) -> Policy:
     return Policy(new_model(config, tokenizer), tokenizer)
 
 
-class Float32Muon(torch.optim.Muon):
-    """`torch.optim.Muon` whose Newton-Schulz iteration is computed in float32, all matrices of a shape at once.
-
-    PyTorch's is fixed to bfloat16, matrix by matrix: 8 times as slow on a CPU, and then half of a training step.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape.setdefault(matrix.shape, []).append(matrix)
-            for matrices in by_shape.values():
-                updates = []
-                for matrix in matrices:
-                    average = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
-                    average.lerp_(matrix.grad, 1 - group["momentum"])
-                    updates.append(matrix.grad.lerp(average, group["momentum"]) if group["nesterov"] else average)
-                orthogonal = newton_schulz(torch.stack(updates), group["ns_coefficients"], group["ns_steps"])
-                scale = group["lr"] * max(1.0, matrices[0].shape[0] / matrices[0].shape[1]) ** 0.5
-                for matrix, update in zip(matrices, orthogonal, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
-
-
-def newton_schulz(matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int) -> torch.Tensor:
-    """(n, rows, columns) -> the same with all singular values near one; see `torch.optim.Muon`."""
-    a, b, c = coefficients
-    x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if matrices.shape[1] > matrices.shape[2] else x
-
-
 def optimizers(model: PreTrainedModel, config: FoundationConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
@@ -348,101 +273,6 @@ def read_record(name: str) -> dict:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{name!r} has no readable record of how it was made ({error}).") from error
-
-
-@torch.no_grad()
-def capabilities(policy: Policy, tasks: tuple[str, ...], samples: int = 256, seed: int = 1_000_000) -> dict[str, float]:
-    """Share of right greedy answers on fresh documents, and on what pretraining holds out in a known format.
-
-    An answer is right if it is what the document says or, where several formulas will do, if it makes the target.
-    """
-    rng = random.Random(seed)
-    relative = navigation_curriculum.ActionSpace(navigation_curriculum.OFFICIAL_TURN, "forward()", "stop()", TURNS)
-
-    def held_out(here: navigation_curriculum.Situation) -> navigation_curriculum.Situation:
-        return replace(here, space=relative)
-
-    kinds = {
-        "general_points": {
-            "calculation": points_curriculum.calculation,
-            "reading cards, random rules": points_curriculum.reading,
-            "making 24 or another target": points_curriculum.making,
-            "conversation, random rules": points_curriculum.conversation,
-            "conversation after failures": lambda r: points_curriculum.conversation(r, most_attempts=5),
-            "conversation, rule 11/12/13": lambda r: points_curriculum.conversation(r, rule=RULES["distinct"]),
-        },
-        "navigation": {
-            "turning, any action space": navigation_curriculum.turning,
-            "reciting an instruction": navigation_curriculum.reciting,
-            "conversation, any action space": navigation_curriculum.conversation,
-            "conversation after a failure": lambda r: navigation_curriculum.conversation(r, most_attempts=2),
-            "conversation, turn_direction(left)": lambda r: navigation_curriculum.conversation(
-                r, here=held_out(navigation_curriculum.random_situation(r))
-            ),
-        },
-        "streets": {
-            "looking": streets_curriculum.looking,
-            "looking, Hong Kong": lambda r: streets_curriculum.looking(r, "hong_kong"),
-            "street views, any action space": streets_curriculum.conversation,
-            "street views, turn_direction(left)": lambda r: navigation_curriculum.conversation(
-                r, here=held_out(streets_curriculum.random_situation(r))
-            ),
-            "street views, Hong Kong": lambda r: streets_curriculum.conversation(r, look="hong_kong"),
-        },
-        "cards": {
-            "reading a picture": cards_curriculum.reading,
-            "reading a picture of red cards": lambda r: cards_curriculum.reading(r, "red"),
-            "picture, random rules": cards_curriculum.conversation,
-            "picture, rule 11/12/13": lambda r: cards_curriculum.conversation(r, rule=RULES["distinct"]),
-        },
-    }
-    scores = {}
-    for name, kind in [item for task in dict.fromkeys(tasks) for item in kinds[task].items()]:
-        prompts, answers, shown = [], [], []
-        for _ in range(samples):
-            doc = kind(rng)
-            ids, labels = encode(doc, policy.tokenizer, tokens_per_picture(policy))
-            shown += pictures(doc)[:1]  # what comes before the first answer
-            first = next(i for i, label in enumerate(labels) if label != IGNORED)
-            last = next((i for i in range(first, len(ids)) if labels[i] == IGNORED), len(ids))
-            prompts.append(ids[:first])
-            answers.append(policy.tokenizer.decode(ids[first:last], skip_special_tokens=True))
-        said = greedy(policy, prompts, max(len(policy.tokenizer(a).input_ids) for a in answers) + 1, shown)
-        right = [is_right(text, first_line(answer)) for text, answer in zip(said, answers, strict=True)]
-        scores[name] = sum(right) / samples
-    return scores
-
-
-def greedy(policy: Policy, prompts: list[list[int]], tokens: int, shown: list[np.ndarray]) -> list[str]:
-    """Greedy continuations of left-padded prompts about pictures, cut at a line end unless they are JSON."""
-    padded = policy.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(policy.device)
-    seen = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
-    said = policy.model.generate(**padded, **seen, max_new_tokens=tokens, do_sample=False)
-    texts = policy.tokenizer.batch_decode(said[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [first_line(text) for text in texts]
-
-
-def first_line(text: str) -> str:
-    """The first line of an answer; all of it where it is JSON."""
-    return text if text.startswith("{") else text.split("\n")[0] + "\n"
-
-
-_NUMBER = re.compile(r'(?<=": ")\d+\. ')  # of an instruction, which answers may tell or not
-_EQUATION = re.compile(r"([-+*/()\d]+)=(\d+)")
-
-
-def is_right(text: str, expected: str) -> bool:
-    """Whether `text` equals `expected`, up to an instruction's number or a formula of the same numbers and value."""
-    text, expected = _NUMBER.sub("", text), _NUMBER.sub("", expected)
-    ours, theirs = _EQUATION.search(text), _EQUATION.search(expected)
-    if not ours or not theirs:
-        return text == expected
-    same_frame = _EQUATION.sub("", text) == _EQUATION.sub("", expected) and ours[2] == theirs[2]
-    tokens = parse_formula(ours[1])
-    if not same_frame or tokens is None:
-        return False
-    numbers = sorted(re.findall(r"\d+", ours[1]))
-    return numbers == sorted(re.findall(r"\d+", theirs[1])) and formula_value(tokens) == int(theirs[2])
 
 
 def main() -> None:

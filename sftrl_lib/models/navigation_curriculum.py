@@ -24,7 +24,7 @@ import numpy as np
 from ..virl.city import load_city
 from ..virl.landmarks import landmark_names
 from ..virl.prompts import FEEDBACK, history_line, shown_observation, task_prefix
-from ..virl.rails import TURNS, Rail, RailPoint, rail_builder
+from ..virl.rails import TURNS, Rail, RailPoint, rail_builder, turn_sentence
 from ..virl.schema import COMPASS
 from .documents import Document, Turn, render
 
@@ -135,10 +135,10 @@ def turning(rng: random.Random) -> Document:
     turns = [Turn("text", f"Action space: {space.turn}(x), x∈{list(space.directions)}\n")]
     for _ in range(8):
         turn, compass = rng.randrange(len(TURNS)), rng.randrange(len(COMPASS))
-        first = rng.choice(("First, turn", "Turn"))
+        first = rng.choice((True, False))
         which = turn if len(space.directions) == len(TURNS) else compass
         turns += [
-            Turn("text", f"{first} {TURNS[turn]} to face {COMPASS[compass]}.\n"),
+            Turn("text", f"{turn_sentence(TURNS[turn], COMPASS[compass], first)}\n"),
             Turn("text", f"{space.facing(space.directions[which])}\n", learn=True),
         ]
     return turns
@@ -154,7 +154,7 @@ def reciting(rng: random.Random, progress: float = 1.0) -> Document:
     count = rng.randint(2, longest)
     if longest < 8 or rng.random() < 0.5:
         start = rng.randrange(1, 14 - count)
-        lines = [(start + i, f"Turn {rng.choice(TURNS)} to face {rng.choice(COMPASS)}.") for i in range(count)]
+        lines = [(start + i, turn_sentence(rng.choice(TURNS), rng.choice(COMPASS))) for i in range(count)]
     else:
         sentences = list(enumerate(random_rail(rng).instructions, 1))
         start = rng.randrange(max(1, len(sentences) - count + 1))

@@ -40,7 +40,7 @@ class Walk:
 
 
 @cache
-def pictured_walk(index: int, look: str | None = None) -> Walk:
+def pictured_walk(index: int, look: str | None) -> Walk:
     """The walk of that number in the pool. `look`, another city's, is for testing the model on what it never saw."""
     rng = random.Random(f"walk {index}")
     city = load_city(rng.choice(CITIES))

@@ -22,7 +22,7 @@ from ..virl import prompts as navigation
 from ..virl.cities import CITIES, MINI_CITIES
 from ..virl.city import load_city
 from ..virl.landmarks import landmark_names
-from ..virl.rails import SPATIAL, TURNS, rail_builder
+from ..virl.rails import SPATIAL, TO_DESTINATION, TO_INTERSECTION, TURNS, rail_builder, turn_sentence
 from ..virl.schema import COMPASS
 from .documents import Document
 from .navigation_curriculum import PLACE_WORDS, SPACES
@@ -45,10 +45,10 @@ CHAT_TEMPLATE = (
 # "turn", "left", "to face" and "north" apart, it had not learnt to tell two sentences apart after 800,000 tokens.
 _NUMBERS = [f"{number}. " for number in range(1, 13)]
 _SENTENCES = [
-    "Move forward until you reach next intersection.",
-    "Move forward until you reach next intersection where ",
-    "Move forward until you reach destination where The destination ",
-    *(f"{turn} {word} to face {compass}." for turn in ("First, turn", "Turn") for word in TURNS for compass in COMPASS),
+    f"{TO_INTERSECTION}.",
+    f"{TO_INTERSECTION} where ",
+    f"{TO_DESTINATION} where The destination ",
+    *(turn_sentence(turn, compass, first) for first in (True, False) for turn in TURNS for compass in COMPASS),
 ]
 _DIRECTIONS = [direction for space in SPACES for direction in space]
 _DIRECTION = "|".join(sorted(_DIRECTIONS, key=len, reverse=True))

@@ -76,11 +76,6 @@ def branch_folder(study: Study, method: str, experiment: str, setting: str, seed
     return paths.run_folder(study.profile, "-".join(part for part in parts if part))
 
 
-def overfitted_folder(study: Study, seed: int) -> Path:
-    """Where the SFT branch lives at whose overfitted end RL begins in Fig. 19."""
-    return branch_folder(study, "sft", "overfitted", f"lr={study.overfit_lr:g}", seed)
-
-
 def demonstrations(study: Study, kind: str = "expert") -> Dataset:
     """The SFT data of a study, generated on first use. Raises ValueError for a kind that its task does not have."""
     folder = paths.data(study.profile) / f"{study.task.slug}-{kind}"
@@ -141,7 +136,7 @@ def train_branch(study: Study, method: str, experiment: str, setting: str, seed:
         policy, reference = load_policy(study.foundation, study.dtype), None
         compute = Compute(policy.parameters_count)
     elif (method, experiment) == ("rl", "overfitted"):
-        start = snapshots(overfitted_folder(study, seed))[-1]
+        start = snapshots(branch_folder(study, "sft", "overfitted", study.overfitted_setting, seed))[-1]
         policy, reference = load_policy(start.folder, study.dtype), None
         # All that came before counts as the paper's D_init, and RL gets as much again.
         spent = start.compute.init_tokens + start.compute.trained_tokens

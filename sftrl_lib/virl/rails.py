@@ -115,20 +115,29 @@ class Rail:
         return len(self.points)
 
 
+TO_INTERSECTION = "Move forward until you reach next intersection"
+TO_DESTINATION = "Move forward until you reach destination"
+
+
+def turn_sentence(turn: str, compass: str, first: bool = False) -> str:
+    """The sentence of an instruction that says where to turn; the first one of several legs begins otherwise."""
+    return f"{'First, t' if first else 'T'}urn {turn} to face {compass}."
+
+
 def instruction_sentences(route: Route, initial_heading: int, verifier: str = "exact") -> tuple[str, ...]:
     """Two sentences a leg, as the official code words them (also in Fig. 21)."""
     sentences = []
     previous = initial_heading
     for i, leg in enumerate(route.legs):
-        turn = f"urn {turn_word(leg.heading, previous, verifier)} to face {leg.compass}."
         last = i == len(route.legs) - 1
-        sentences.append(f"First, t{turn}" if i == 0 and not last else f"T{turn}")
+        turn = turn_word(leg.heading, previous, verifier)
+        sentences.append(turn_sentence(turn, leg.compass, first=i == 0 and not last))
         if last:
-            sentences.append(f"Move forward until you reach destination where {leg.landmark}.")
+            sentences.append(f"{TO_DESTINATION} where {leg.landmark}.")
         elif leg.landmark == NO_LANDMARK:
-            sentences.append("Move forward until you reach next intersection.")
+            sentences.append(f"{TO_INTERSECTION}.")
         else:
-            sentences.append(f"Move forward until you reach next intersection where {leg.landmark}.")
+            sentences.append(f"{TO_INTERSECTION} where {leg.landmark}.")
         previous = leg.heading
     return tuple(sentences)
 

@@ -89,8 +89,11 @@ class StreetViews(ABC):
             return grid(self.panorama(geocode, panorama_width(size)), heading, size, layout, fov, gap)
 
         def make() -> tuple[np.ndarray, int]:
-            name = f"{self.city.panoramas[self._relocate(geocode)]}-{heading % 360:g}-{size}-{layout}-{fov:g}-{gap}.npy"
-            image = _kept(self._keep / name, draw) if self._keep else draw()
+            if self._keep:
+                place = self.city.panoramas[self._relocate(geocode)]
+                image = _kept(self._keep / f"{place}-{heading % 360:g}-{size}-{layout}-{fov:g}-{gap}.npy", draw)
+            else:
+                image = draw()
             image.flags.writeable = False
             return image, image.nbytes
 

@@ -1,0 +1,41 @@
+"""The optimiser of the matrices in pretraining: `torch.optim.Muon`, fast on a CPU."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Float32Muon(torch.optim.Muon):
+    """`torch.optim.Muon` whose Newton-Schulz iteration is computed in float32, all matrices of a shape at once.
+
+    PyTorch's is fixed to bfloat16, matrix by matrix: 8 times as slow on a CPU, and then half of a training step.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape.setdefault(matrix.shape, []).append(matrix)
+            for matrices in by_shape.values():
+                updates = []
+                for matrix in matrices:
+                    average = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+                    average.lerp_(matrix.grad, 1 - group["momentum"])
+                    updates.append(matrix.grad.lerp(average, group["momentum"]) if group["nesterov"] else average)
+                orthogonal = newton_schulz(torch.stack(updates), group["ns_coefficients"], group["ns_steps"])
+                scale = group["lr"] * max(1.0, matrices[0].shape[0] / matrices[0].shape[1]) ** 0.5
+                for matrix, update in zip(matrices, orthogonal, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+
+
+def newton_schulz(matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int) -> torch.Tensor:
+    """(n, rows, columns) -> the same with all singular values near one; see `torch.optim.Muon`."""
+    a, b, c = coefficients
+    x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if matrices.shape[1] > matrices.shape[2] else x

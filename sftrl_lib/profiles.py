@@ -158,7 +158,7 @@ _STREETS = replace(
     _NAVIGATION,
     task=VIRL_VL,
     foundation="streets",
-    fork_flops=1e13,
+    fork_flops=1.5e13,
     sft=replace(_NAVIGATION.sft, examples=5_000),
     experiments=("main", "overfitted"),
     evaluation=replace(_NAVIGATION.evaluation, episodes_end=150, episodes_curve=48, episodes_greedy=64),

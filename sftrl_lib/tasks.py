@@ -58,7 +58,7 @@ class Task:
         return env
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)  # pretraining shows four cities in four looks
 def street_views(city: City, look: Any = None) -> Any:
     """The one `StreetViews` of a city, in its own look or in another one."""
     from .virl.street_views import open_street_views  # text needs no drawing, so it is not imported above

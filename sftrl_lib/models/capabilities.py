@@ -55,6 +55,7 @@ def capabilities(policy: Policy, tasks: tuple[str, ...], samples: int = 256, see
             "street views, turn_direction(left)": lambda r: navigation_curriculum.conversation(
                 r, here=held_out(streets_curriculum.random_situation(r))
             ),
+            "text, any action space": navigation_curriculum.conversation,
             "street views, Hong Kong": lambda r: streets_curriculum.conversation(r, look="hong_kong"),
         },
         "cards": {

@@ -96,8 +96,8 @@ FOUNDATIONS = {
         vision=VisionConfig(),
     ),
     "streets": FoundationConfig(
-        tasks=("streets", "streets", "navigation"),
-        steps=600,
+        tasks=("streets",),
+        steps=1000,
         more_steps=0,
         tokens_per_step=5_000,
         muon_lr=0.01,

@@ -21,22 +21,30 @@ import numpy as np
 from ..tasks import street_views
 from ..virl.city import load_city
 from ..virl.prompts import shown_observation
-from ..virl.rails import Rail, RailPoint, rail_builder
+from ..virl.rails import SPATIAL, Rail, RailPoint, rail_builder
+from ..virl.street_views import StreetViews
+from . import navigation_curriculum
 from .documents import Document, Turn
 from .navigation_curriculum import CITIES, Situation, random_position, random_space
 from .navigation_curriculum import conversation as conversation_at
 from .navigation_curriculum import records as records_at
 
 POOL = 400  # walks, of thirteen views on average
+LOOKING = 0.2  # share of pretraining in which pictures are only looked at
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """A rail and the street views along it, one a position."""
+    """A rail and the street views along it."""
 
     rail: Rail
-    pictures: tuple[np.ndarray, ...]
+    views: StreetViews
     look: str
+
+    def picture(self, position: int) -> np.ndarray:
+        """What is seen at a position. Do not write into it."""
+        point = self.rail.points[position]
+        return self.views.grid(point.geocode, point.heading)
 
 
 @cache
@@ -46,36 +54,54 @@ def pictured_walk(index: int, look: str | None) -> Walk:
     city = load_city(rng.choice(CITIES))
     look = look or rng.choice(CITIES)
     rail = rail_builder(city).build(rng.randrange(len(city)), rng.randrange(2**31))
-    views = street_views(city, look)
-    return Walk(rail, tuple(views.grid(point.geocode, point.heading) for point in rail.points), look)
+    return Walk(rail, street_views(city, look), look)
 
 
 def random_walk(rng: random.Random, look: str | None = None) -> Walk:
-    return pictured_walk(rng.randrange(POOL), look)
+    """A walk of the pool; one of its first few where they must be drawn in another look."""
+    return pictured_walk(rng.randrange(POOL if look is None else min(POOL, 40)), look)
 
 
 def random_situation(rng: random.Random, look: str | None = None) -> Situation:
     """Any position on any walk, seen, in any action space."""
     walk = random_walk(rng, look)
     position = random_position(rng, walk.rail)
-    return Situation(random_space(rng), walk.rail, position, walk.pictures[position])
+    return Situation(random_space(rng), walk.rail, position, walk.picture(position))
 
 
 def seen_as(point: RailPoint) -> str:
-    """What a view shows, told without the names on the signs: they cannot be guessed from a view alone."""
+    """What a view shows in a word: a "street", a "crossing", or where there is a sign, one of `SPATIAL`."""
     _, sign, where = point.landmark.partition(" is on your ")
-    landmark = f"a sign on your {where}" if sign else "no sign"
-    return f"a crossing, {landmark}" if sign or point.at_intersection else "a street"
+    return where if sign else "crossing" if point.at_intersection else "street"
+
+
+def turned(picture: np.ndarray, quarters: int) -> np.ndarray:
+    """The same place, seen by somebody who faces `quarters` quarter turns to the right of that; like `picture`."""
+    half = len(picture) // 2
+    views = [picture[row : row + half, column : column + half] for row in (0, half) for column in (0, half)]
+    ahead, right, back, left = (views[(i + quarters) % 4] for i in range(4))
+    return np.vstack([np.hstack([ahead, right]), np.hstack([back, left])])
 
 
 def looking(rng: random.Random, look: str | None = None) -> Document:
-    """Four views of one walk, each told in words."""
-    walk = random_walk(rng, look)
+    """Four views from anywhere, each told in a word, most of them with a sign: seeing where it is takes examples.
+
+    Turning round shows a sign elsewhere at no cost. No view is from the start of a walk: it has crossings without a
+    word.
+    """
     turns = []
-    for position in (random_position(rng, walk.rail) for _ in range(4)):
+    for wanted in rng.choices((SPATIAL, ("crossing",), ("street",)), (3, 1, 1), k=4):
+        places: list[int] = []
+        while not places:
+            walk = random_walk(rng, look)
+            places = [i for i, point in enumerate(walk.rail.points) if i and seen_as(point) in wanted]
+        place, quarters = rng.choice(places), rng.randrange(4)
+        seen = seen_as(walk.rail.points[place])
+        if seen in SPATIAL:
+            seen = SPATIAL[(SPATIAL.index(seen) - 2 * quarters) % len(SPATIAL)]
         turns += [
-            Turn("text", "View: ", picture=walk.pictures[position]),
-            Turn("text", f"{seen_as(walk.rail.points[position])}\n", learn=True),
+            Turn("text", "View: ", picture=turned(walk.picture(place), quarters)),
+            Turn("text", f"{seen}\n", learn=True),
         ]
     return turns
 
@@ -84,9 +110,9 @@ def walking(rng: random.Random) -> Document:
     """A whole walk in the paper's prompt: everywhere what is seen, which instruction is in force, what to do."""
     space, walk = random_space(rng), random_walk(rng)
     turns = [Turn("text", space.prefix(walk.rail.instructions, "image"))]
-    for k, (point, picture) in enumerate(zip(walk.rail.points, walk.pictures, strict=True), 1):
+    for k, point in enumerate(walk.rail.points, 1):
         turns += [
-            Turn("text", f"O_{k}: {shown_observation(point, 'image')}\n", picture=picture),
+            Turn("text", f"O_{k}: {shown_observation(point, 'image')}\n", picture=walk.picture(k - 1)),
             Turn("text", f"L_{k}: "),
             Turn("text", f"{point.observation}\n", learn=True),
             Turn("text", f"A_{k}: "),
@@ -109,8 +135,20 @@ SKILLS = (looking, walking, records)  # the single ones
 
 
 def document(rng: random.Random, progress: float) -> Document:
-    """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
-    kinds = (looking, walking, records, conversation, lambda r: conversation(r, most_attempts=2))
-    early, late = (0.55, 0.20, 0.05, 0.20, 0.0), (0.10, 0.10, 0.10, 0.40, 0.30)
+    """One document. `progress` (0..1) leads from looking alone to conversations and retries.
+
+    The texts of navigation stay in the mixture, lest they be forgotten.
+    """
+    if progress < LOOKING:
+        return looking(rng)
+    kinds = (
+        looking,
+        walking,
+        records,
+        conversation,
+        lambda r: conversation(r, most_attempts=2),
+        lambda r: navigation_curriculum.document(r, 1.0),
+    )
+    early, late = (0.15, 0.35, 0.05, 0.25, 0.0, 0.20), (0.10, 0.20, 0.10, 0.25, 0.15, 0.20)
     weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
     return rng.choices(kinds, weights)[0](rng)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 180  # seconds a kernel may take to come up; several start at once on a slow disk
 MEMORY_PER_JOB = 3.0  # GB that one run may need at its peak (2.8 measured, laptop); bounds the runs side by side
+_TURNOVER = 2.0  # seconds after its start at which a run is surely on its own feet
 
 
 class RunFailed(RuntimeError):
@@ -217,16 +218,11 @@ def summary(profile: str) -> dict:
     records = timings(profile)
     if not records:
         raise ValueError(f"No run of the profile {profile!r} has finished; there is nothing to summarise.")
-    events = []
-    for record in records:
-        memory = record["peak_rss_mb"]
-        events += [(record["started"], memory, 1), (record["started"] + record["seconds"], -memory, -1)]
-    wall, together, now, running, since = 0.0, 0, 0, 0, 0.0
-    for moment, memory, change in sorted(events, key=lambda event: (event[0], -event[2])):
-        since = since if running else moment
-        running, now = running + change, now + memory
-        together = max(together, now)
-        wall += 0.0 if running else moment - since
+    wall, reached = 0.0, float("-inf")
+    for record in sorted(records, key=lambda record: record["started"]):
+        ended = record["started"] + record["seconds"]
+        wall += max(0.0, ended - max(reached, record["started"]))
+        reached = max(reached, ended)
     longest, version = max(records, key=lambda record: record["seconds"]), library_version()
     return {
         "runs": len(records),
@@ -235,9 +231,19 @@ def summary(profile: str) -> dict:
         "longest": longest["run"],
         "longest_seconds": longest["seconds"],
         "peak_rss_mb": max(record["peak_rss_mb"] for record in records),
-        "peak_together_mb": together,
+        "peak_together_mb": max(_memory_beside(record, records) for record in records),
         "older": sum(record["library"] != version for record in records),
     }
+
+
+def _memory_beside(run: dict, records: list[dict]) -> int:
+    """The peaks, in MB, of the runs that were going on soon after `run` began, itself among them.
+
+    Not at that very moment: the kernel tells a process's start to within a second, and make begins a run when another
+    one ends.
+    """
+    moment = run["started"] + min(_TURNOVER, run["seconds"] / 2)
+    return sum(r["peak_rss_mb"] for r in records if r["started"] <= moment < r["started"] + r["seconds"])
 
 
 def report(profile: str) -> str:

@@ -332,6 +332,19 @@ def test_timings_add_up(home):
     assert "results/smoke" in execution.report("smoke")
 
 
+def test_runs_that_follow_one_another_do_not_count_as_three(home):
+    """make begins a run when another ends, and the kernel's clock may put its start a little before that end."""
+    started = {"a": 0.0, "b": 1.0, "c": 9.6}  # a ends at 10.0, b at 31.0
+    seconds = {"a": 10.0, "b": 30.0, "c": 5.0}
+    log = paths.build("smoke") / "timings.jsonl"
+    log.parent.mkdir(parents=True)
+    shared = {"ok": True, "peak_rss_mb": 2000, "library": "?"}
+    lines = [json.dumps({"run": run, "started": started[run], "seconds": seconds[run], **shared}) for run in started]
+    log.write_text("\n".join(lines))
+    assert execution.summary("smoke")["peak_together_mb"] == 4000
+    assert execution.summary("smoke")["wall_seconds"] == 31.0
+
+
 @pytest.mark.parametrize(
     "makeflags, share",
     [("", 8), (" -j2 --jobserver-auth=3,4", 4), ("-j1", 8), ("s -j16", 1), (" -j --jobserver-fds=3,4", 1)],

@@ -27,6 +27,10 @@ from . import doctor, paths
 if TYPE_CHECKING:
     from .pipeline import Run
 
+# With papermill comes jsonschema, which compiles a grammar of international web addresses for two seconds where it can,
+# in every run anew. Notebooks have none to check.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 START_TIMEOUT = 180  # seconds a kernel may take to come up; several start at once on a slow disk
 MEMORY_PER_JOB = 3.0  # GB that one run may need at its peak (2.8 measured, laptop); bounds the runs side by side
 _TURNOVER = 2.0  # seconds after its start at which a run is surely on its own feet

@@ -165,31 +165,33 @@ _STREETS = replace(
 )
 LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_POINTS, _NAVIGATION, _CARDS, _STREETS))
 
+# Few attempts, for decoding takes as long as its longest episode however few there are.
 _SMOKE_POINTS = replace(
     _POINTS,
     profile="smoke",
-    fork_flops=2e11,
-    checkpoints=2,
-    sft=replace(_POINTS.sft, examples=512, init_steps=4),
-    ppo=replace(_POINTS.ppo, episodes=16),
+    fork_flops=1e11,
+    checkpoints=1,
+    sft=replace(_POINTS.sft, examples=256, init_steps=4),
+    ppo=replace(_POINTS.ppo, episodes=16, attempts=2),
     evaluation=replace(
         _POINTS.evaluation,
         episodes_end=32,
         episodes_curve=16,
+        attempts=2,
         episodes_greedy=16,
         episodes_sensitivity=16,
         temperatures=(0.0, 1.0),
-        attempts_grid=(1, 5),
+        attempts_grid=(1, 2),
     ),
 )
 _SMOKE_NAVIGATION = replace(
     _NAVIGATION,
     profile="smoke",
-    fork_flops=2e11,
-    checkpoints=2,
-    sft=replace(_NAVIGATION.sft, examples=256, batch_size=8, init_steps=4),
+    fork_flops=1e11,
+    checkpoints=1,
+    sft=replace(_NAVIGATION.sft, examples=128, batch_size=8, init_steps=4),
     ppo=replace(_NAVIGATION.ppo, episodes=4),
-    evaluation=replace(_NAVIGATION.evaluation, episodes_end=8, episodes_curve=6, episodes_greedy=6),
+    evaluation=replace(_NAVIGATION.evaluation, episodes_end=6, episodes_curve=6, episodes_greedy=4, attempts=1),
 )
 SMOKE = Profile(
     name="smoke",
@@ -197,17 +199,21 @@ SMOKE = Profile(
     studies=(
         _SMOKE_POINTS,
         _SMOKE_NAVIGATION,
-        replace(_SMOKE_POINTS, task=_CARDS.task, foundation=_CARDS.foundation, experiments=("main", "sft_tuning")),
+        replace(
+            _SMOKE_POINTS,
+            task=_CARDS.task,
+            foundation=_CARDS.foundation,
+            experiments=("main", "sft_tuning"),
+        ),
         replace(
             _SMOKE_NAVIGATION,
             task=_STREETS.task,
             foundation=_STREETS.foundation,
-            fork_flops=1e11,
             sft=replace(_SMOKE_NAVIGATION.sft, examples=64),
-            evaluation=replace(_SMOKE_NAVIGATION.evaluation, episodes_end=4, episodes_curve=3, episodes_greedy=3),
+            evaluation=replace(_SMOKE_NAVIGATION.evaluation, episodes_end=4, episodes_curve=4),
         ),
     ),
-    attempts=(1, 5),
+    attempts=(2,),  # that of the main comparison, so that Fig. 10 has one point without a run of its own
     no_init_lrs=(1e-3,),
     sft_tuning=(("vision", (1e-3,)),),
 )

@@ -56,7 +56,7 @@ lint: env ## ruff
 play: env ## play GeneralPoints yourself, beside the models, in JupyterLab
 	@"$(PY)" -m jupyterlab notebooks/10_play.ipynb
 
-foundation: env ## train the shipped tiny foundation models again (about an hour on two cores)
+foundation: env ## train the shipped tiny foundation models again (over an hour on two cores)
 	@"$(PY)" -m sftrl_lib.models.foundation
 
 doctor: ## check Python, packages, cores, memory, disk, GPU, and say how to mend what is wrong

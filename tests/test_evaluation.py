@@ -174,7 +174,7 @@ POINTS = SMOKE.study("general_points")
 TINY = replace(
     POINTS,
     evaluation=replace(
-        POINTS.evaluation, episodes_end=6, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=2,
+        POINTS.evaluation, episodes_end=6, episodes_curve=4, episodes_sensitivity=4, attempts=5, max_new_tokens=2,
         temperatures=(0.0, 1.0), attempts_grid=(1, 3),
     ),
 )  # fmt: skip

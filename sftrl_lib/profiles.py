@@ -187,7 +187,7 @@ _SMOKE_POINTS = replace(
 _SMOKE_NAVIGATION = replace(
     _NAVIGATION,
     profile="smoke",
-    fork_flops=1e11,
+    fork_flops=4e10,
     checkpoints=1,
     sft=replace(_NAVIGATION.sft, examples=128, batch_size=8, init_steps=4),
     ppo=replace(_NAVIGATION.ppo, episodes=4),

@@ -6,7 +6,10 @@ Figures are functions of the tables and transcripts: they train nothing and read
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 
+from sftrl_lib import doctor
 from sftrl_lib.analysis import ablations, bars, curves, examples, maps, mechanism, tables, transcripts, tuning, visual
 from sftrl_lib.analysis.style import Drawing, NothingToDraw, Tables, save_figure
 
@@ -58,15 +61,23 @@ def draw(number: int | str, profile: str, **options: object) -> Drawing:
 
 
 def draw_all(profile: str) -> list[str]:
-    """Draw and save every figure that the tables have rows for; print what was skipped and why."""
-    data, written = read(profile), []
-    for number, function in FIGURES.items():
-        name = file_name(number)
-        try:
-            save_figure(function(data), name, profile)
-        except NothingToDraw as reason:
-            print(f"skipped  {name}: {reason}")
-        else:
-            print(f"written  figures/{profile}/{name}.{{png,pdf,json}}")
-            written.append(name)
+    """Draw and save every figure that the tables have rows for, on all cores; print what was skipped and why."""
+    written = []
+    with ProcessPoolExecutor(doctor.cores()) as pool:
+        for name, reason in pool.map(_draw_if_possible, FIGURES, repeat(read(profile))):
+            if reason:
+                print(f"skipped  {name}: {reason}")
+            else:
+                print(f"written  figures/{profile}/{name}.{{png,pdf,json}}")
+                written.append(name)
     return written
+
+
+def _draw_if_possible(number: int | str, data: Tables) -> tuple[str, str | None]:
+    """(file name, why it was not drawn); None if it was."""
+    name = file_name(number)
+    try:
+        save_figure(FIGURES[number](data), name, data.profile)
+    except NothingToDraw as reason:
+        return name, str(reason)
+    return name, None

@@ -20,7 +20,7 @@ import numpy as np
 from ..points.cards import UNTIDY, Look, draw_hand
 from ..points.prompts import FEEDBACK, rule_sentence, task_prompt
 from ..points.rules import FACES, RANKS, SUITS, Rule, card_numbers, is_heldout
-from .documents import Document, Turn
+from .documents import Document, Turn, mixture
 from .points_curriculum import failed_attempt, random_format, random_rule, solved
 
 POOL = 8_000  # pictures
@@ -126,7 +126,11 @@ SKILLS = (reading, records)  # the single ones
 
 def document(rng: random.Random, progress: float) -> Document:
     """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
-    kinds = (reading, records, conversation, lambda r: conversation(r, most_attempts=5))
-    early, late = (0.70, 0.15, 0.15, 0.0), (0.20, 0.10, 0.42, 0.28)
-    weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
-    return rng.choices(kinds, weights)[0](rng)
+    return mixture(
+        rng,
+        progress,
+        (reading, 0.70, 0.20),
+        (records, 0.15, 0.10),
+        (conversation, 0.15, 0.42),
+        (lambda r: conversation(r, most_attempts=5), 0.00, 0.28),
+    )

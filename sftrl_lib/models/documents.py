@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,13 @@ class Turn:
 
 
 Document = list[Turn]
+Kind = Callable[[random.Random], Document]
+
+
+def mixture(rng: random.Random, progress: float, *kinds: tuple[Kind, float, float]) -> Document:
+    """A document of one of the kinds; each comes with its share at the begin (`progress` 0) and at the end (1)."""
+    shares = [(1 - progress) * early + progress * late for _, early, late in kinds]
+    return rng.choices(kinds, shares)[0][0](rng)
 
 
 def render(keys: Sequence[str], values: Mapping[tuple[str, ...], str]) -> str:

@@ -26,7 +26,7 @@ from ..virl.landmarks import landmark_names
 from ..virl.prompts import FEEDBACK, history_line, shown_observation, task_prefix
 from ..virl.rails import TURNS, Rail, RailPoint, rail_builder, turn_sentence
 from ..virl.schema import COMPASS
-from .documents import Document, Turn, render
+from .documents import Document, Turn, mixture, render
 
 CITIES = ("chicago", "barcelona", "paris", "boston")
 PLACE_WORDS = ("Old", "New", "Central")  # in the names that their shops get here, instead of their own districts
@@ -288,7 +288,13 @@ def document(rng: random.Random, progress: float) -> Document:
     """One document. `progress` (0..1) leads from looking up alone to conversations and retries."""
     if progress < LONG_LISTS:
         return reciting(rng, progress)
-    kinds = (turning, reciting, walking, records, conversation, lambda r: conversation(r, most_attempts=2))
-    early, late = (0.40, 0.25, 0.15, 0.05, 0.15, 0.0), (0.05, 0.15, 0.12, 0.08, 0.34, 0.26)
-    weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
-    return rng.choices(kinds, weights)[0](rng)
+    return mixture(
+        rng,
+        progress,
+        (turning, 0.40, 0.05),
+        (reciting, 0.25, 0.15),
+        (walking, 0.15, 0.12),
+        (records, 0.05, 0.08),
+        (conversation, 0.15, 0.34),
+        (lambda r: conversation(r, most_attempts=2), 0.00, 0.26),
+    )

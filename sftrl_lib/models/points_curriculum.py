@@ -22,7 +22,7 @@ from itertools import combinations_with_replacement
 from ..points.prompts import FEEDBACK, rule_sentence, task_prompt
 from ..points.rules import FACES, RANKS, RULES, Rule, card_numbers, is_heldout
 from ..points.solver import random_formula, solve
-from .documents import Document, Turn, render
+from .documents import Document, Turn, mixture, render
 
 LARGEST = 13  # plain numbers, card values and rule values all lie in 1..13
 
@@ -206,7 +206,13 @@ SKILLS = (calculation, making, reading, records)  # the single ones
 
 def document(rng: random.Random, progress: float) -> Document:
     """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
-    kinds = (calculation, making, reading, records, conversation, lambda r: conversation(r, most_attempts=5))
-    early, late = (0.15, 0.40, 0.20, 0.10, 0.15, 0.0), (0.02, 0.16, 0.04, 0.08, 0.42, 0.28)
-    weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
-    return rng.choices(kinds, weights)[0](rng)
+    return mixture(
+        rng,
+        progress,
+        (calculation, 0.15, 0.02),
+        (making, 0.40, 0.16),
+        (reading, 0.20, 0.04),
+        (records, 0.10, 0.08),
+        (conversation, 0.15, 0.42),
+        (lambda r: conversation(r, most_attempts=5), 0.00, 0.28),
+    )

@@ -24,7 +24,7 @@ from ..virl.prompts import shown_observation
 from ..virl.rails import SPATIAL, Rail, RailPoint, rail_builder
 from ..virl.street_views import StreetViews
 from . import navigation_curriculum
-from .documents import Document, Turn
+from .documents import Document, Turn, mixture
 from .navigation_curriculum import CITIES, Situation, random_position, random_space
 from .navigation_curriculum import conversation as conversation_at
 from .navigation_curriculum import records as records_at
@@ -141,14 +141,13 @@ def document(rng: random.Random, progress: float) -> Document:
     """
     if progress < LOOKING:
         return looking(rng)
-    kinds = (
-        looking,
-        walking,
-        records,
-        conversation,
-        lambda r: conversation(r, most_attempts=2),
-        lambda r: navigation_curriculum.document(r, 1.0),
+    return mixture(
+        rng,
+        progress,
+        (looking, 0.15, 0.10),
+        (walking, 0.35, 0.20),
+        (records, 0.05, 0.10),
+        (conversation, 0.25, 0.25),
+        (lambda r: conversation(r, most_attempts=2), 0.00, 0.15),
+        (lambda r: navigation_curriculum.document(r, 1.0), 0.20, 0.20),
     )
-    early, late = (0.15, 0.35, 0.05, 0.25, 0.0, 0.20), (0.10, 0.20, 0.10, 0.25, 0.15, 0.20)
-    weights = [(1 - progress) * a + progress * b for a, b in zip(early, late, strict=True)]
-    return rng.choices(kinds, weights)[0](rng)

@@ -34,3 +34,13 @@ def tiny_folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_policy(tokenizer, critic=False).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vision_folder(tokenizer, tmp_path_factory):
+    """A tiny random vision-language model on disk."""
+    from tiny_models import tiny_vision_policy
+
+    folder = tmp_path_factory.mktemp("models") / "vision"
+    tiny_vision_policy(tokenizer).save(folder)
+    return folder

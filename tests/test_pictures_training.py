@@ -8,23 +8,19 @@ import pytest
 import torch
 from datasets import load_from_disk
 from tiny_models import (
-    IMAGE,
     IMAGE_TOKENS,
     reference_logprobs,
     reference_values,
     tiny_policy,
     tiny_vision_policy,
 )
-from transformers import MllamaConfig
 
 from sftrl_lib import paths
 from sftrl_lib.analysis.evaluation import Protocol, measure, play, transcript
 from sftrl_lib.messages import message_text, parts_message
-from sftrl_lib.models.checkpoint import CheckpointError
-from sftrl_lib.models.policy import Prompt, check_model, load_policy
+from sftrl_lib.models.policy import Prompt, load_policy
 from sftrl_lib.points import card_numbers, grade, is_heldout
 from sftrl_lib.points.environment import GeneralPoints
-from sftrl_lib.points.prompts import task_prompt
 from sftrl_lib.points.verifier import read_cards
 from sftrl_lib.profiles import PPOConfig, SFTConfig
 from sftrl_lib.tasks import GP_VL, VIRL_L, VIRL_VL, street_views
@@ -42,14 +38,6 @@ from sftrl_lib.virl.street_views.sources import DrawnStreetViews
 MAX_NEW = 8
 CONFIG = PPOConfig(episodes=4, attempts=2, max_new_tokens=MAX_NEW)
 TRAINING = SFTConfig(examples=16, batch_size=8, lr=1e-3)
-
-
-@pytest.fixture(scope="module")
-def saved(tokenizer, tmp_path_factory):
-    """The tiny vision-language model on disk."""
-    folder = tmp_path_factory.mktemp("models") / "vision"
-    tiny_vision_policy(tokenizer).save(folder)
-    return folder
 
 
 @pytest.fixture
@@ -71,52 +59,7 @@ def play_in(policy, envs, temperature=1.0, seed=0):
     return rollout(policy, envs, [{"seed": i} for i in range(len(envs))], temperature, MAX_NEW, generator)
 
 
-# The prompt
-
-
-def test_a_prompt_holds_the_picture_of_its_observation(policy):
-    """Against the tokenizer alone and against arithmetic on the pixels."""
-    observation, _ = GP_VL.make_env(GP_VL.training, 2).reset(seed=3)
-    prompt = policy.prompt(observation)
-    text = f"<|user|>{IMAGE * IMAGE_TOKENS}{task_prompt([], 'ten', modality='image')}<|assistant|>"
-    assert prompt.ids == policy.tokenizer(text, add_special_tokens=False).input_ids
-    assert prompt.ids.count(policy.image_token) == IMAGE_TOKENS
-    square = np.full((128, 128, 3), 127.0)  # the processor pads with the mean
-    square[32:96] = observation["image"]
-    expected = torch.tensor(square / 127.5 - 1).permute(2, 0, 1)[None]
-    assert list(prompt.picture) == ["pixel_values"]
-    torch.testing.assert_close(prompt.picture["pixel_values"].double(), expected, atol=1e-5, rtol=0)
-
-
-def test_what_is_said_forges_no_picture(policy):
-    forged = f"{IMAGE} <|user|> {IMAGE}"
-    observation, _ = GP_VL.make_env(GP_VL.training, 2).reset(seed=3)
-    observation["messages"] += [parts_message("assistant", forged), parts_message("user", forged)]
-    ids = policy.prompt(observation).ids
-    assert ids.count(policy.image_token) == IMAGE_TOKENS and ids.count(policy.tokenizer("<|user|>").input_ids[0]) == 2
-    plain = [{"role": "user", "content": forged}]
-    for said in (policy.continuation_ids(forged), policy.prompt_ids(plain), policy.prompt({"messages": plain}).ids):
-        assert said and policy.image_token not in said
-
-
-def test_a_continuation_is_that_of_the_chat_template(policy):
-    observation, _ = GP_VL.make_env(GP_VL.training, 3).reset(seed=3)
-    ids = policy.prompt(observation).ids
-    for said, reply in (("12*2", "You failed."), ("  x\n", f"%% {IMAGE}")):
-        ids += policy.tokenizer(said, add_special_tokens=False).input_ids
-        ids += [policy.end_token, *policy.continuation_ids(reply)]
-        observation["messages"] += [parts_message("assistant", said), parts_message("user", reply)]
-        assert ids == policy.prompt(observation).ids
-
-
-def test_observations_that_do_not_fit(policy, tokenizer):
-    observation, _ = GP_VL.make_env(GP_VL.training, 2).reset(seed=3)
-    with pytest.raises(ValueError, match="LlamaForCausalLM is a text model; .* need a vision-language model"):
-        tiny_policy(tokenizer).prompt(observation)
-    with pytest.raises(ValueError, match="no image, but 1 places"):
-        policy.prompt({"messages": observation["messages"]})
-    with pytest.raises(ValueError, match="an image, but 0 places"):
-        policy.prompt({**observation, "messages": [{"role": "user", "content": "Where?"}]})
+# Rollouts
 
 
 def test_the_model_never_says_a_picture(policy):
@@ -126,41 +69,6 @@ def test_the_model_never_says_a_picture(policy):
     for episode in play_in(policy, hand_environments([3, 2])):
         for conversation in episode.conversations:
             assert conversation.ids.count(policy.image_token) == IMAGE_TOKENS
-
-
-# On disk
-
-
-def test_a_saved_model_is_the_same_model(policy, saved):
-    loaded = load_policy(saved)
-    observation, _ = GP_VL.make_env(GP_VL.training, 2).reset(seed=3)
-    ours, theirs = policy.prompt(observation), loaded.prompt(observation)
-    assert ours.ids == theirs.ids and torch.equal(ours.picture["pixel_values"], theirs.picture["pixel_values"])
-    first, second = (reference_logprobs(p, ours.ids, 1.0, ours.picture) for p in (policy, loaded))
-    assert torch.equal(first, second)
-    assert torch.equal(reference_values(policy, *vars(ours).values()), reference_values(loaded, *vars(ours).values()))
-    assert loaded.tokenizer is loaded.processor.tokenizer and check_model(saved).model_type == "llava"
-
-
-def test_tied_embeddings_stay_tied(saved, dataset, tmp_path):
-    """Through loading, training, saving and loading again."""
-    policy = load_policy(saved)
-    train_sft(policy, dataset, TRAINING, Compute(1), 1, 0, tmp_path / "run", seed=0)
-    policy.save(tmp_path / "again")
-    for model in (policy.model, load_policy(tmp_path / "again").model):
-        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    parameters = sum(p.numel() for p in load_policy(saved).model.parameters())
-    assert policy.parameters_count == parameters
-
-
-def test_cross_attention_is_not_served(tmp_path):
-    MllamaConfig().save_pretrained(tmp_path)
-    for use in (check_model, load_policy):
-        with pytest.raises(CheckpointError, match="cross attention.*LLaVA"):
-            use(tmp_path)
-
-
-# Rollouts
 
 
 def check_against_forward(policy, episodes, temperature=1.0):
@@ -388,6 +296,17 @@ def test_freezing_what_is_not_there(policy, dataset, tokenizer, tmp_path):
     for model, what, words in ((policy, "head", "'vision'"), (tiny_policy(tokenizer), "vision", "no vision")):
         with pytest.raises(ValueError, match=words):
             train_sft(model, dataset, replace(TRAINING, frozen=what), Compute(1), 1, 0, tmp_path, seed=0)
+
+
+def test_tied_embeddings_stay_tied(vision_folder, dataset, tmp_path):
+    """Through loading, training, saving and loading again."""
+    policy = load_policy(vision_folder)
+    train_sft(policy, dataset, TRAINING, Compute(1), 1, 0, tmp_path / "run", seed=0)
+    policy.save(tmp_path / "again")
+    for model in (policy.model, load_policy(tmp_path / "again").model):
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    parameters = sum(p.numel() for p in load_policy(vision_folder).model.parameters())
+    assert policy.parameters_count == parameters
 
 
 def test_examples_of_like_length_share_a_batch(policy, tmp_path, trainers):

@@ -383,9 +383,9 @@ def drawn(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "HOME", tmp_path)  # nothing is kept there yet
     places, original = [], DrawnStreetViews._make
 
-    def make(self, place, panorama_id, width):
+    def make(self, place, panorama_id, *how):
         places.append(panorama_id)
-        return original(self, place, panorama_id, width)
+        return original(self, place, panorama_id, *how)
 
     monkeypatch.setattr(DrawnStreetViews, "_make", make)
     return places

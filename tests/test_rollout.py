@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.models.policy import Policy, ValueHead
+from sftrl_lib.training import decoding
 from sftrl_lib.training.rollout import rollout
 
 MAX_NEW = 12
@@ -96,6 +97,36 @@ def test_rows_do_not_see_each_other(policy):
         assert [a.logprobs for a in alone.attempts] == [
             pytest.approx(a.logprobs, abs=1e-4) for a in together[i].attempts
         ]
+
+
+def test_rows_that_wait_for_others_change_nothing(policy, monkeypatch):
+    """Set aside at once, once they are half of all, or never, over several attempts; and how much less is decoded."""
+    decoded, found = {}, {}
+    forward, logits = decoding.Decoding._forward, Policy.logits
+
+    def counted(self, ids, *arguments):
+        decoded[share] += len(ids) if ids.shape[1] == 1 else 0
+        return forward(self, ids, *arguments)
+
+    def often_ending(self, hidden):
+        """With an end after eight tokens on average, for a random model hardly ever ends an answer."""
+        scores = logits(self, hidden)
+        scores[..., self.end_token] = scores.logsumexp(-1) - 2
+        return scores
+
+    monkeypatch.setattr(decoding.Decoding, "_forward", counted)
+    monkeypatch.setattr(Policy, "logits", often_ending)
+    for share in (0.0, 0.5, 1.0):
+        decoded[share] = 0
+        monkeypatch.setattr(decoding, "_NARROW", share)
+        found[share] = play(policy, environments([4] * 12), temperature=1.0, max_new_tokens=80)
+    for share in (0.5, 1.0):
+        for one, other in zip(found[share], found[0.0], strict=True):
+            assert [c.ids for c in one.conversations] == [c.ids for c in other.conversations]
+            for a, b in zip(one.attempts, other.attempts, strict=True):
+                assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+    needed = sum(len(a.logprobs) - 1 for episode in found[0.0] for a in episode.attempts)
+    assert needed <= decoded[1.0] < decoded[0.5] < 0.7 * decoded[0.0], (needed, decoded)
 
 
 def test_answers_are_cut_and_closed(policy):

@@ -20,6 +20,7 @@ from sftrl_lib.messages import message_text
 from sftrl_lib.virl import Navigation, expert_pairs, expert_response, generate_city, load_city, read_city, write_city
 from sftrl_lib.virl.rails import SPATIAL, bearing, rail_builder
 from sftrl_lib.virl.street_views import LOOKS, Panorama, code_colours, crop, grid, initials, open_street_views
+from sftrl_lib.virl.street_views.sources import panorama_width
 
 CELLS = {"front": (0, 0), "right": (0, 1), "back": (1, 0), "left": (1, 1)}  # row and column, as the prompt promises
 
@@ -170,6 +171,16 @@ def test_a_place_looks_the_same_every_time_also_in_another_process():
     )
     runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
+
+
+@pytest.mark.parametrize("fov", [60.0, 90.0])
+def test_what_a_view_cannot_see_is_not_drawn_for_it(fov):
+    """The grids are those of whole panoramas."""
+    city = load_city("nyc")
+    views = open_street_views(city)
+    for i, route in enumerate(city.routes[:3]):
+        whole = Panorama(views.panorama(route.start, panorama_width(64)).pixels)
+        assert np.array_equal(views.grid(route.start, 77.0 * i, fov=fov), grid(whole, 77.0 * i, fov=fov))
 
 
 def test_cities_look_different():

@@ -8,9 +8,6 @@ How they differ:
   they are sampled. An environment that rewrites its prompt (navigation after a correct step) starts a new sequence, of
   which only what follows the common beginning with the old one is read. A picture is read once, with the chunk that
   holds its image tokens; where it differs from the last one, the common beginning ends before them.
-
-A batch is ragged: each row has its own length. Tokens are written at each row's own positions, and a query at
-position p sees the slots 0..p, so neither padding nor an attention mask over holes is needed.
 """
 
 from __future__ import annotations
@@ -22,12 +19,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ..messages import message_text
-from ..models.policy import Picture, Policy, Prompt, stack_pictures
-
-_GROWTH = 64  # slots by which the cache grows
+from ..models.policy import Picture, Policy, Prompt
+from .decoding import Decoding
 
 
 @dataclass
@@ -66,162 +61,6 @@ class Episode:
     @property
     def attempts(self) -> list[Attempt]:
         return [attempt for conversation in self.conversations for attempt in conversation.attempts]
-
-
-class RaggedLayer(CacheLayerMixin):
-    """Keys and values of one layer, (rows, heads, slots, head size), written at each row's own positions.
-
-    This layout, not (rows, slots, heads, ...), because attention reads all slots of a head: 1.6 times as fast on CPU.
-    """
-
-    def __init__(self, owner: RaggedCache) -> None:
-        super().__init__()
-        self.owner = owner
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        rows, heads, _, size = key_states.shape
-        self.keys = key_states.new_zeros(rows, heads, self.owner.slots, size)
-        self.values = value_states.new_zeros(rows, heads, self.owner.slots, value_states.shape[-1])
-        self.is_initialized = True
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        if self.keys.shape[2] < self.owner.slots:
-            missing = self.owner.slots - self.keys.shape[2]
-            self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, missing))
-            self.values = torch.nn.functional.pad(self.values, (0, 0, 0, missing))
-        where = self.owner.rows, slice(None), self.owner.positions
-        self.keys[where] = key_states.transpose(1, 2)
-        self.values[where] = value_states.transpose(1, 2)
-        visible = self.owner.visible
-        return self.keys[:, :, :visible], self.values[:, :, :visible]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.owner.visible, 0
-
-    def get_seq_length(self) -> int:
-        return self.owner.visible
-
-    def get_max_length(self) -> int:
-        return -1
-
-
-class RaggedCache(Cache):
-    """A key-value cache whose rows have their own lengths."""
-
-    def __init__(self, layers: int) -> None:
-        self.slots = self.visible = 0
-        super().__init__(layers=[RaggedLayer(self) for _ in range(layers)])
-
-    def place(self, positions: torch.Tensor) -> torch.Tensor:
-        """Say where the next tokens go, (rows, tokens); returns their attention mask, (rows, 1, tokens, slots)."""
-        self.positions = positions
-        self.rows = torch.arange(len(positions), device=positions.device)[:, None]
-        self.visible = int(positions.max()) + 1
-        if self.visible > self.slots:
-            self.slots = -(-self.visible // _GROWTH) * _GROWTH
-        slots = torch.arange(self.visible, device=positions.device)
-        return (slots <= positions[:, :, None])[:, None]
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Drop all other rows."""
-        for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-
-
-class Decoding:
-    """A batch of sequences on one model: feed tokens, sample answers."""
-
-    def __init__(self, policy: Policy, temperature: float, max_new_tokens: int, generator: torch.Generator) -> None:
-        self.policy = policy
-        self.temperature = temperature
-        self.max_new_tokens = max_new_tokens
-        self.generator = generator
-        self.cache = RaggedCache(policy.model.config.get_text_config().num_hidden_layers)
-        self.lengths = torch.zeros(0, dtype=torch.long, device=policy.device)
-
-    def keep(self, rows: list[int], lengths: list[int]) -> None:
-        """Drop all other rows, and of these rows what follows their first `lengths` tokens."""
-        if len(rows) < len(self.lengths):
-            self.cache.keep(torch.tensor(rows, device=self.policy.device))
-        self.lengths = torch.tensor(lengths, device=self.policy.device)
-
-    def feed(self, chunks: Sequence[list[int]], pictures: Sequence[Picture | None]) -> torch.Tensor:
-        """Append a chunk of tokens to every row; returns the hidden state at each chunk's end, (rows, hidden size).
-
-        `pictures` are those of the rows' conversations; a picture is shown if its image tokens are in the chunk.
-        """
-        device = self.policy.device
-        if not len(self.lengths):
-            self.lengths = torch.zeros(len(chunks), dtype=torch.long, device=device)
-        longest = max(map(len, chunks))
-        padded = torch.tensor([[*chunk, *[0] * (longest - len(chunk))] for chunk in chunks], device=device)
-        sizes = torch.tensor([len(chunk) for chunk in chunks], device=device)
-        # What is written past a row's end is overwritten by its next tokens before anything can see it.
-        positions = self.lengths[:, None] + torch.arange(longest, device=device)
-        image_token = self.policy.image_token
-        shown = [picture for chunk, picture in zip(chunks, pictures, strict=True) if picture and image_token in chunk]
-        hidden = self._forward(padded, positions, stack_pictures(shown, device))
-        self.lengths = self.lengths + sizes
-        return hidden[torch.arange(len(chunks), device=device), sizes - 1]
-
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, pictures: Picture | None = None) -> torch.Tensor:
-        mask = self.cache.place(positions)
-        return self.policy.decoder(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **(pictures or {}),
-        ).last_hidden_state
-
-    def answer(self, hidden: torch.Tensor) -> tuple[list[list[int]], list[list[float]]]:
-        """Sample from the hidden states at the prompts' ends until every row has ended its answer.
-
-        Returns token ids (the end token, if it came, is last) and their log-probabilities, per row. The last token of
-        an answer has not been fed yet: it belongs to the next chunk.
-        """
-        rows = len(hidden)
-        ids: list[list[int]] = [[] for _ in range(rows)]
-        logprobs: list[list[float]] = [[] for _ in range(rows)]
-        active = torch.ones(rows, dtype=torch.bool, device=hidden.device)
-        sampled, scores, alive = [], [], []
-        for step in range(self.max_new_tokens):
-            tokens, token_logprobs = self._sample(self.policy.logits(hidden))
-            sampled.append(tokens)
-            scores.append(token_logprobs)
-            alive.append(active)
-            active = active & (tokens != self.policy.end_token)
-            if step + 1 == self.max_new_tokens or not active.any():
-                break
-            hidden = self._forward(tokens[:, None], self.lengths[:, None])[:, 0]
-            self.lengths = self.lengths + active
-        columns = zip(
-            torch.stack(sampled).tolist(),
-            torch.stack(scores).tolist(),
-            torch.stack(alive).tolist(),
-            strict=True,
-        )
-        for tokens, token_logprobs, was_active in columns:
-            for row in range(rows):
-                if was_active[row]:
-                    ids[row].append(tokens[row])
-                    logprobs[row].append(token_logprobs[row])
-        return ids, logprobs
-
-    def _sample(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logprobs = torch.log_softmax(logits / (self.temperature or 1.0), dim=-1)
-        if self.temperature:
-            # By the inverse of the distribution function: one random number a row, where multinomial draws one a token.
-            cumulated = logprobs.double().exp().cumsum(-1)
-            where = torch.rand(len(logits), 1, generator=self.generator, device=logits.device, dtype=torch.double)
-            tokens = torch.searchsorted(cumulated, where * cumulated[:, -1:], right=True)
-            tokens = tokens.clamp(max=logits.shape[-1] - 1)
-        else:
-            tokens = logprobs.argmax(-1, keepdim=True)
-        return tokens[:, 0], logprobs.gather(-1, tokens)[:, 0]
 
 
 def common_beginning(a: Sequence[int], b: Sequence[int]) -> int:

@@ -82,10 +82,14 @@ def _draw_board(
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = (left[0] * way[1] - left[1] * way[0]) / cross
         share = (left[0] * rays[1] - left[1] * rays[0]) / cross
+    shown = (share > -0.5) & (share < 1.5) & (distance > _NEAR) & (distance < houses[columns] + 1.0)
+    if not shown.any():
+        return  # behind houses, as most trees are: its picture is not needed
+    columns, distance, share = columns[shown], distance[shown], share[shown]
     nearest = max(min(np.hypot(*left), np.hypot(*right)), _NEAR)
     texture = _shrunk(*picture, _coarse(span / step), _coarse((high - low) / nearest / step))
     soft = 0.5 / texture.shape[1]
-    keep = (share > -soft) & (share < 1 + soft) & (distance > _NEAR) & (distance < houses[columns] + 1.0)
+    keep = (share > -soft) & (share < 1 + soft)
     if not keep.any():
         return
     columns, distance, share = columns[keep], distance[keep], share[keep]

@@ -20,17 +20,25 @@ CAMERA = 2.4  # metres above the ground, as on a survey car
 _BLOCKS = ((0.0, 2.4, 4), (2.4, 16.0, 1), (16.0, 45.0, 1), (45.0, REACH, 1))
 
 
-def draw_panorama(scene: Scene, look: Look, seed: int, width: int) -> np.ndarray:
-    """The panorama, uint8, (width // 2, width, 3). `seed` stands for the city, see `Surroundings.seed`."""
+def draw_panorama(scene: Scene, look: Look, seed: int, width: int, altitude: float = 90.0) -> np.ndarray:
+    """The panorama, uint8, (width // 2, width, 3). `seed` stands for the city, see `Surroundings.seed`.
+
+    `altitude`: degrees above and below the horizon within which it is drawn; what lies beyond is black.
+    """
     height = width // 2
     azimuths = ((np.arange(width) + 0.5) / width - 0.5) * 2 * np.pi
-    slopes = np.tan((0.5 - (np.arange(height) + 0.5) / height) * np.pi)  # rise over run of each row
+    altitudes = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
+    # The row beyond the border is drawn as well: a view looks up its samples between rows.
+    drawn = np.abs(altitudes) <= np.radians(altitude) + np.pi / height
+    slopes = np.tan(altitudes[drawn])  # rise over run of each row
     line = house_line(scene, azimuths)
-    image = sky(look, seed, width).copy()
+    image = sky(look, seed, width)[drawn]
     _paint_ground(image, scene, look, seed, azimuths, slopes, line.distance)
     paint_facades(image, scene, look, seed, azimuths, slopes, line, CAMERA)
     draw_boards(image, scene, look, azimuths, slopes, line.distance, CAMERA)
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    panorama = np.zeros((height, width, 3), np.uint8)
+    panorama[drawn] = np.clip(image + 0.5, 0, 255)
+    return panorama
 
 
 @lru_cache(maxsize=16)

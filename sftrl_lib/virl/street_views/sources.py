@@ -72,13 +72,17 @@ class StreetViews(ABC):
 
         Raises ValueError naming the place, or the file that is missing or malformed.
         """
+        return self._panorama(geocode, width, 90.0)
+
+    def _panorama(self, geocode: Geocode, width: int, altitude: float) -> Panorama:
+        """`panorama`, of which what is more than `altitude` degrees off the horizon is not needed."""
         place = self._relocate(geocode)
 
         def make() -> tuple[Panorama, int]:
-            panorama = self._make(place, self.city.panoramas[place], width)
+            panorama = self._make(place, self.city.panoramas[place], width, altitude)
             return panorama, panorama.pixels.nbytes
 
-        return self._panoramas.get((place, width), make)
+        return self._panoramas.get((place, width, altitude), make)
 
     def grid(
         self, geocode: Geocode, heading: float, size: int = 64, layout: str = "prompt", fov: float = FOV, gap: int = 0
@@ -86,7 +90,8 @@ class StreetViews(ABC):
         """What an agent that faces `heading` sees: see `sftrl_lib.virl.street_views.grid`. Do not write into it."""
 
         def draw() -> np.ndarray:
-            return grid(self.panorama(geocode, panorama_width(size)), heading, size, layout, fov, gap)
+            panorama = self._panorama(geocode, panorama_width(size), fov / 2)  # a level view reaches no higher
+            return grid(panorama, heading, size, layout, fov, gap)
 
         def make() -> tuple[np.ndarray, int]:
             if self._keep:
@@ -106,8 +111,8 @@ class StreetViews(ABC):
         return place
 
     @abstractmethod
-    def _make(self, place: Geocode, panorama_id: str, width: int) -> Panorama:
-        """The panorama itself, which `panorama` keeps."""
+    def _make(self, place: Geocode, panorama_id: str, width: int, altitude: float) -> Panorama:
+        """The panorama itself, which `panorama` keeps; only what lies within `altitude` degrees must be there."""
 
 
 def _kept(file: Path, draw: Callable[[], np.ndarray]) -> np.ndarray:
@@ -132,10 +137,11 @@ class DrawnStreetViews(StreetViews):
         self._looks = {name: look_of(name if look is None else look) for name in self._maps}
         super().__init__(city, keep and keep / _digest(f"{city.images} {self._looks}"))
 
-    def _make(self, place: Geocode, panorama_id: str, width: int) -> Panorama:
+    def _make(self, place: Geocode, panorama_id: str, width: int, altitude: float) -> Panorama:
         name = panorama_id.rpartition("_")[0]
         around = self._maps[name]
-        return Panorama(draw_panorama(around.scene(place), self._looks[name], around.seed, width), NORTH)
+        pixels = draw_panorama(around.scene(place), self._looks[name], around.seed, width, altitude)
+        return Panorama(pixels, NORTH)
 
 
 def _digest(drawn: str) -> str:
@@ -147,7 +153,7 @@ def _digest(drawn: str) -> str:
 class PhotographedStreetViews(StreetViews):
     """Panoramas in ``street_views/`` of a folder: ``<id>.jpg`` and ``<id>.metadata.json`` with a `rotation`."""
 
-    def _make(self, place: Geocode, panorama_id: str, width: int) -> Panorama:
+    def _make(self, place: Geocode, panorama_id: str, width: int, altitude: float) -> Panorama:
         folder = self.city.images
         where = f"panorama {panorama_id} at {place}"
         if Path(panorama_id).name != panorama_id:

@@ -25,10 +25,11 @@ from sftrl_lib.points.verifier import read_cards
 from sftrl_lib.profiles import PPOConfig, SFTConfig
 from sftrl_lib.tasks import GP_VL, VIRL_L, VIRL_VL, street_views
 from sftrl_lib.training import sft
+from sftrl_lib.training.batch import make_batch
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.data import hands, make_dataset, positions, shows_held_out
 from sftrl_lib.training.players import answer
-from sftrl_lib.training.ppo import accumulate_gradient, make_batch, ppo_loss, token_logprobs, train_ppo, with_advantages
+from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss, token_logprobs, train_ppo, with_advantages
 from sftrl_lib.training.rollout import reusable, rollout
 from sftrl_lib.training.sft import tokens_per_example, train_sft
 from sftrl_lib.virl.environment import Navigation
@@ -190,12 +191,12 @@ def test_ppo_sees_the_pictures(policy):
 
 def test_logprobs_of_a_batch_are_those_of_a_forward_pass(policy):
     rows = ppo_rows(policy)
-    found = token_logprobs(policy, make_batch(rows, policy), 0.7)
-    for row, (conversation, steps) in enumerate(rows):
+    batch = make_batch(rows, policy)
+    found = token_logprobs(policy, batch, 0.7)
+    for row, [(conversation, _)] in enumerate(rows):
         expected = reference_logprobs(policy, conversation.ids, 0.7, conversation.picture)
-        for step in steps:
-            span = slice(step.attempt.start - 1, step.attempt.end - 1)
-            assert found[row, span].numpy() == pytest.approx(expected[span].numpy(), abs=1e-4)
+        here = batch.row == row
+        assert found[here].numpy() == pytest.approx(expected[batch.place[here]].numpy(), abs=1e-4)
 
 
 def test_parts_of_a_minibatch_keep_their_pictures(policy):

@@ -3,29 +3,26 @@
 import math
 from dataclasses import replace
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from tiny_models import reference_logprobs, reference_values, tiny_policy
+from tiny_models import (
+    assert_same_gradients,
+    gradients,
+    played_hands,
+    reference_logprobs,
+    reference_values,
+    tiny_policy,
+)
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.models.policy import Policy
 from sftrl_lib.profiles import PPOConfig
+from sftrl_lib.training.batch import Step, key_weights, make_batch
 from sftrl_lib.training.compute import Compute
-from sftrl_lib.training.ppo import (
-    Step,
-    accumulate_gradient,
-    gae,
-    key_weights,
-    make_batch,
-    ppo_loss,
-    token_logprobs,
-    update_policy,
-    with_advantages,
-)
-from sftrl_lib.training.rollout import Attempt, Conversation, Episode, rollout
+from sftrl_lib.training.ppo import accumulate_gradient, gae, ppo_loss, token_logprobs, update_policy, with_advantages
+from sftrl_lib.training.rollout import Attempt, Conversation, Episode
 
 CONFIG = PPOConfig(episodes=4, attempts=3, max_new_tokens=10)
 
@@ -78,65 +75,14 @@ def test_advantages_are_normalised_over_all_attempts():
         episode((list(range(9)), [(2, 4), (6, 9)]), ([1, 2, 3], [(1, 3)]), rewards=[-1, -2, 5]),
         episode((list(range(5)), [(3, 5)]), rewards=[-3]),
     ]
-    rows = with_advantages(episodes, CONFIG)
-    assert [conversation.ids for conversation, _ in rows] == [list(range(9)), [1, 2, 3], list(range(5))]
-    steps = [step for _, row_steps in rows for step in row_steps]
+    first, second = with_advantages(episodes, CONFIG)
+    assert [conversation.ids for conversation, _ in (*first, *second)] == [list(range(9)), [1, 2, 3], list(range(5))]
+    steps = [step for _, its_steps in (*first, *second) for step in its_steps]
     assert [step.attempt for step in steps] == [a for e in episodes for a in e.attempts]
     raw, returns = gae([-1, -2, 5], [0.5] * 3, CONFIG.gamma, CONFIG.gae_lambda)  # across the rewritten prompt
     raw = np.append(raw, -3 - 0.5)
     assert [s.return_ for s in steps] == pytest.approx([*returns, -3.0])
     assert [s.advantage for s in steps] == pytest.approx((raw - raw.mean()) / raw.std())
-
-
-# The batch
-
-
-def played(policy, temperature=1.0, seed=0, attempts=(3, 1, 3, 2)):
-    envs = [gymnasium.make("sftrl/GeneralPoints-v0", max_attempts=n).unwrapped for n in attempts]
-    resets = [{"seed": i} for i in range(len(envs))]
-    generator = torch.Generator().manual_seed(seed)
-    return rollout(policy, envs, resets, temperature, CONFIG.max_new_tokens, generator)
-
-
-def test_a_batch_marks_exactly_the_sampled_tokens(policy):
-    episodes = played(policy)
-    rows = with_advantages(episodes, CONFIG)
-    batch = make_batch(rows, policy)
-    number = 0
-    for row, (conversation, steps) in enumerate(rows):
-        expected = [-1] * (batch.ids.shape[1] - 1)
-        for step in steps:
-            a = step.attempt
-            for position in range(a.start, a.end):  # the token at `position` is predicted one place before it
-                expected[position - 1] = number
-                assert batch.old_logprobs[row, position - 1] == pytest.approx(a.logprobs[position - a.start])
-            assert (batch.prompt_row[number], batch.prompt_end[number]) == (row, a.start - 1)
-            assert batch.advantages[number] == pytest.approx(step.advantage)
-            assert batch.returns[number] == pytest.approx(step.return_)
-            number += 1
-        assert batch.attempt[row].tolist() == expected
-        padding = batch.ids[row, len(conversation.ids) :]
-        assert (padding == policy.tokenizer.pad_token_id).all()
-        assert batch.ids[row, : len(conversation.ids)].tolist() == conversation.ids
-    assert (batch.attempt >= 0).sum() == sum(len(a.logprobs) for e in episodes for a in e.attempts)
-
-
-@pytest.mark.parametrize("text", [
-    '{\n  "cards": [\'A\', \'2\'],\n  "formula": "x",\n  "formula": "1+2=24",\n}',
-    'é日"formula":1',  # a token ends exactly where the key begins; some tokens are parts of a character
-])  # fmt: skip
-def test_the_official_ratio_halves_what_comes_before_the_formula(policy, text):
-    ids = policy.tokenizer(text, add_special_tokens=False).input_ids
-    key = len(text[: text.rindex('"formula"')].encode())
-    read, expected = 0, []
-    for token in policy.tokenizer.convert_ids_to_tokens(ids):
-        byte_level = len(token) == 1 or not token.isascii()
-        read += len(token) if byte_level else len(token.encode())
-        expected.append(1.0 if read > key else 0.5)
-    assert read == len(text.encode())
-    weights = key_weights(ids, policy, "formula").tolist()
-    assert weights == expected and {0.5, 1.0} == set(weights)
-    assert set(key_weights(ids, policy, "absent").tolist()) == {1.0}
 
 
 # The loss
@@ -145,7 +91,7 @@ def test_the_official_ratio_halves_what_comes_before_the_formula(policy, text):
 def manual(policy, rows, temperature=1.0):
     """Per-token log-probabilities of every attempt from a plain forward pass, with their gradient."""
     found = []
-    for conversation, steps in rows:
+    for [(conversation, steps)] in rows:
         logits = policy.model(input_ids=torch.tensor([conversation.ids])).logits[0]
         logprobs = torch.log_softmax(logits / temperature, -1)
         for step in steps:
@@ -155,27 +101,15 @@ def manual(policy, rows, temperature=1.0):
     return found
 
 
-def gradients(policy, loss):
-    policy.model.zero_grad()
-    loss.backward()
-    return {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
-
-
-def assert_same_gradients(first, second):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        torch.testing.assert_close(value, second[name], rtol=2e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_first_step_is_a_policy_gradient_step(policy, temperature):
     """With the policy that sampled, all ratios are one and the gradient is that of -E[advantage * log p]."""
     config = replace(CONFIG, temperature=temperature, value_coef=0.0)
-    rows = with_advantages(played(policy, temperature), config)
+    rows = with_advantages(played_hands(policy, temperature), config)
     loss, log = ppo_loss(policy, make_batch(rows, policy), config)
-    advantages = [step.advantage for _, steps in rows for step in steps]
-    tokens = sum(len(step.attempt.logprobs) for _, steps in rows for step in steps)
-    mean = sum(a * len(s.attempt.logprobs) for a, s in zip(advantages, (s for _, x in rows for s in x), strict=True))
+    advantages = [step.advantage for [(_, steps)] in rows for step in steps]
+    tokens = sum(len(step.attempt.logprobs) for [(_, steps)] in rows for step in steps)
+    mean = sum(s.advantage * len(s.attempt.logprobs) for [(_, steps)] in rows for s in steps)
     assert loss.item() == pytest.approx(-mean / tokens, abs=1e-3)
     assert log["clip_fraction"] == 0 and log["approx_kl"] == pytest.approx(0, abs=1e-6)
     expected = -sum(a * lp.sum() for a, lp in zip(advantages, manual(policy, rows, temperature), strict=True)) / tokens
@@ -192,12 +126,12 @@ def test_the_sequence_ratio_weighs_and_sums(policy):
     loss, log = ppo_loss(policy, batch, config)
     terms, clipped = [], 0
     new = iter(manual(policy, rows))
-    for row, (conversation, steps) in enumerate(rows):
+    old = iter(batch.old_logprobs.split([len(s.attempt.logprobs) for [(_, steps)] in rows for s in steps]))
+    for [(conversation, steps)] in rows:
         for step in steps:
             a = step.attempt
-            old = batch.old_logprobs[row, a.start - 1 : a.end - 1]
             weights = key_weights(conversation.ids[a.start : a.end], policy, "formula")
-            ratio = ((weights * next(new)).sum() - (weights * old).sum()).exp()
+            ratio = ((weights * next(new)).sum() - (weights * next(old)).sum()).exp()
             clipped += abs(ratio.item() - 1) > 0.1
             terms.append(torch.minimum(ratio * step.advantage, ratio.clamp(0.9, 1.1) * step.advantage))
     assert 0 < clipped < len(terms), "the test should see clipped and unclipped attempts"
@@ -236,8 +170,8 @@ def with_a_formula(policy):
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
 def test_clipping(policy, advantage, shift, moves, ratio):
     config = replace(CONFIG, value_coef=0.0, ratio=ratio)
-    [(conversation, [step])] = with_advantages(played(policy, attempts=(1,)), CONFIG)
-    batch = make_batch([(conversation, [Step(step.attempt, advantage, 0.0)])], policy)
+    [[(conversation, [step])]] = with_advantages(played_hands(policy, attempts=(1,)), CONFIG)
+    batch = make_batch([[(conversation, [Step(step.attempt, advantage, 0.0)])]], policy)
     batch.old_logprobs += shift
     loss, log = ppo_loss(policy, batch, config)
     norm = sum(g.norm() for g in gradients(policy, loss).values())
@@ -301,10 +235,10 @@ def test_gradient_by_finite_differences(policy, ratio, monkeypatch):
 
 
 def test_the_value_loss_is_a_squared_error_at_the_prompts_end(policy):
-    rows = with_advantages(played(policy), CONFIG)
+    rows = with_advantages(played_hands(policy), CONFIG)
     _, log = ppo_loss(policy, make_batch(rows, policy), CONFIG)
     errors = []
-    for conversation, steps in rows:
+    for [(conversation, steps)] in rows:
         values = reference_values(policy, conversation.ids)
         errors += [(values[s.attempt.start - 1].item() - s.return_) ** 2 for s in steps]
     assert log["value_loss"] == pytest.approx(np.mean(errors), rel=1e-4)
@@ -313,7 +247,7 @@ def test_the_value_loss_is_a_squared_error_at_the_prompts_end(policy):
 @pytest.mark.parametrize("share", [False, True])
 def test_the_critic_leaves_the_backbone_alone_unless_asked(policy, share):
     config = replace(CONFIG, share_backbone=share, value_coef=1.0)
-    rows = with_advantages(played(policy), config)
+    rows = with_advantages(played_hands(policy), config)
     batch = make_batch(rows, policy)
     batch.advantages.zero_()  # what is left is the value loss
     loss, _ = ppo_loss(policy, batch, config)
@@ -324,7 +258,7 @@ def test_the_critic_leaves_the_backbone_alone_unless_asked(policy, share):
 
 def test_the_entropy_bonus_flattens(policy):
     config = replace(CONFIG, value_coef=0.0)
-    batch = make_batch(with_advantages(played(policy), config), policy)
+    batch = make_batch(with_advantages(played_hands(policy), config), policy)
     batch.advantages.zero_()
     before, after = one_step(policy, batch, replace(config, entropy_coef=1.0))
     assert after["entropy"] > before["entropy"] > 0
@@ -333,11 +267,10 @@ def test_the_entropy_bonus_flattens(policy):
 def test_the_kl_penalty_pulls_to_init(policy, tokenizer):
     init = tiny_policy(tokenizer, seed=3)
     config = replace(CONFIG, value_coef=0.0, kl_coef=1.0)
-    batch = make_batch(with_advantages(played(policy), config), policy)
+    batch = make_batch(with_advantages(played_hands(policy), config), policy)
     batch.advantages.zero_()
     reference = token_logprobs(init, batch, config.temperature)
-    chosen = batch.attempt >= 0
-    surprise = (reference - token_logprobs(policy, batch, config.temperature))[chosen].double()
+    surprise = (reference - token_logprobs(policy, batch, config.temperature)).double()
     before, after = one_step(policy, batch, config, reference)
     assert before["kl_to_init"] == pytest.approx((surprise.exp() - 1 - surprise).mean().item(), rel=1e-4)
     assert 0 < after["kl_to_init"] < before["kl_to_init"]
@@ -355,12 +288,13 @@ def one_step(policy, batch, config, reference=None):
 
 
 def test_reference_logprobs_are_those_of_a_forward_pass(policy):
-    rows = with_advantages(played(policy), CONFIG)
+    rows = with_advantages(played_hands(policy), CONFIG)
     batch = make_batch(rows, policy)
     found = token_logprobs(policy, batch, 0.7)
-    for row, (conversation, _) in enumerate(rows):
+    for row, [(conversation, _)] in enumerate(rows):
         expected = reference_logprobs(policy, conversation.ids, 0.7)
-        assert found[row, : len(expected)].numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+        here = batch.row == row
+        assert found[here].numpy() == pytest.approx(expected[batch.place[here]].numpy(), abs=1e-4)
 
 
 # An update
@@ -382,7 +316,7 @@ def test_an_update_makes_good_answers_likelier(policy, ratio):
     config = replace(CONFIG, ratio=ratio, lr=1e-3, epochs=3, minibatches=2)
     episodes, log, _ = updated(policy, config)
     gains, advantages = [], []
-    for conversation, steps in with_advantages(episodes, config):
+    for [(conversation, steps)] in with_advantages(episodes, config):
         logprobs = reference_logprobs(policy, conversation.ids)
         for step in steps:
             a = step.attempt

@@ -4,6 +4,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import torch
 from transformers import (
     LlamaConfig,
@@ -17,6 +18,7 @@ from transformers import (
 from sftrl_lib.models.foundation import FoundationConfig, new_model
 from sftrl_lib.models.policy import Policy, ValueHead
 from sftrl_lib.profiles import SMOKE
+from sftrl_lib.training.rollout import rollout
 
 TINY = FoundationConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, intermediate_size=64)
 
@@ -147,3 +149,23 @@ def tiny_study(folder, task="general_points"):
             temperatures=(0.0, 1.0), attempts_grid=(1, 3),
         ),
     )  # fmt: skip
+
+
+def played_hands(policy, temperature=1.0, seed=0, attempts=(3, 1, 3, 2), max_new_tokens=10):
+    """Episodes of GeneralPoints, one for each number of attempts."""
+    envs = [gymnasium.make("sftrl/GeneralPoints-v0", max_attempts=n).unwrapped for n in attempts]
+    resets = [{"seed": i} for i in range(len(envs))]
+    generator = torch.Generator().manual_seed(seed)
+    return rollout(policy, envs, resets, temperature, max_new_tokens, generator)
+
+
+def gradients(policy, loss):
+    policy.model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+
+
+def assert_same_gradients(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=2e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")

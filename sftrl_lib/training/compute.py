@@ -6,7 +6,9 @@
 N is the number of parameters and D counts tokens. The paper approximates D_buffer as lambda * D_RL with lambda = 6
 (GeneralPoints) or 5.1 (V-IRL), because it reads the history again for every attempt and trains on each buffer for
 several epochs. We count both: D_RL is every token of every optimisation pass, D_buffer every token that went through
-the model during rollouts, so the smaller lambda of a rollout engine with a cache is the measured one.
+the model during rollouts, so the smaller lambda of a rollout engine with a cache is the measured one. A prompt counts
+in D_RL with each of its answers, as in the paper, although what prompts have in common is read once (see `batch`): RL
+is charged more than it takes.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ How they differ; an action is a whole answer and its reward comes from the verif
 * KL to Init and entropy bonus. Official code: none, and a coefficient that the loss never uses. Ours: both optional.
 * sampling. Official code: temperature 0.2 and top-p 0.9, log-probs without top-p. Ours: log-probs of exactly the
   distribution that was sampled from.
-* batch. Official code: 256 attempts on each of 8 GPUs, one at a time. Ours: whole episodes, side by side.
+* batch. Official code: 256 attempts on each of 8 GPUs, one at a time. Ours: whole episodes, side by side; what the
+  prompts of a route have in common is read once, see `training.batch`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import gymnasium
@@ -29,13 +30,12 @@ import torch
 from tqdm import tqdm
 
 from ..models.checkpoint import load_state, save_state
-from ..models.policy import Picture, Policy, ValueHead, stack_pictures
+from ..models.policy import Policy, ValueHead
 from ..profiles import PPOConfig
+from .batch import Batch, Played, Row, Step, hidden_states, make_batch, pack, row_length
 from .compute import Compute
-from .rollout import Attempt, Conversation, Episode, rollout
+from .rollout import Episode, rollout
 from .snapshots import write_snapshot
-
-MIN_LOGPROB_WEIGHT = 0.5  # of the tokens before the answer key, in the official sequence-level ratio
 
 
 def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:
@@ -54,81 +54,6 @@ def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: fl
     return advantages, advantages + np.asarray(values)
 
 
-@dataclass
-class Batch:
-    """Conversations padded to (rows, tokens); per-token tensors refer to the token predicted at that place."""
-
-    ids: torch.Tensor  # (rows, tokens)
-    attempt: torch.Tensor  # (rows, tokens - 1): number of the attempt that token belongs to, -1 for none
-    old_logprobs: torch.Tensor  # (rows, tokens - 1)
-    weights: torch.Tensor  # (rows, tokens - 1): weight of the token in the sequence-level log-probability
-    prompt_row: torch.Tensor  # (attempts,)
-    prompt_end: torch.Tensor  # (attempts,): position of the last prompt token, where the critic looks
-    advantages: torch.Tensor  # (attempts,)
-    returns: torch.Tensor  # (attempts,)
-    pictures: Picture | None = None  # of the rows that have one, in their order
-
-
-@dataclass(frozen=True)
-class Step:
-    """One attempt as PPO sees it."""
-
-    attempt: Attempt
-    advantage: float
-    return_: float
-
-
-def make_batch(rows: Sequence[tuple[Conversation, list[Step]]], policy: Policy, answer_key: str | None = None) -> Batch:
-    """Stack conversations with their attempts' advantages and returns.
-
-    With `answer_key`, tokens before its last occurrence in an answer weigh one half, as in the official code; unlike
-    there the key is found in the text, so any tokenizer will do.
-    """
-    longest = max(len(conversation.ids) for conversation, _ in rows)
-    shape = len(rows), longest
-    ids = torch.full(shape, policy.tokenizer.pad_token_id)
-    attempt = torch.full((shape[0], longest - 1), -1)
-    old, weights = torch.zeros(shape[0], longest - 1), torch.ones(shape[0], longest - 1)
-    prompt_row, prompt_end, steps = [], [], []
-    for row, (conversation, row_steps) in enumerate(rows):
-        ids[row, : len(conversation.ids)] = torch.tensor(conversation.ids)
-        for step in row_steps:
-            a = step.attempt
-            span = slice(a.start - 1, a.end - 1)
-            attempt[row, span] = len(steps)
-            old[row, span] = torch.tensor(a.logprobs)
-            if answer_key:
-                weights[row, span] = key_weights(conversation.ids[a.start : a.end], policy, answer_key)
-            prompt_row.append(row)
-            prompt_end.append(a.start - 1)
-            steps.append(step)
-    tensors = (
-        ids,
-        attempt,
-        old,
-        weights,
-        torch.tensor(prompt_row),
-        torch.tensor(prompt_end),
-        torch.tensor([step.advantage for step in steps], dtype=torch.float32),
-        torch.tensor([step.return_ for step in steps], dtype=torch.float32),
-    )
-    pictures = stack_pictures((conversation.picture for conversation, _ in rows), policy.device)
-    return Batch(*(tensor.to(policy.device) for tensor in tensors), pictures)
-
-
-def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
-    """(rows, tokens, hidden size): the states of a whole batch, with its pictures."""
-    return policy.decoder(input_ids=batch.ids, use_cache=False, **(batch.pictures or {})).last_hidden_state
-
-
-def key_weights(ids: list[int], policy: Policy, answer_key: str) -> torch.Tensor:
-    """(tokens,): one half before the token in which the last ``"answer_key"`` begins, one from there on."""
-    pieces = [policy.tokenizer.decode([i]) for i in ids]
-    start = "".join(pieces).rfind(f'"{answer_key}"')
-    ends = np.cumsum([len(piece) for piece in pieces])
-    return torch.tensor([MIN_LOGPROB_WEIGHT if end <= start else 1.0 for end in ends])
-
-
 def ppo_loss(
     policy: Policy,
     batch: Batch,
@@ -138,20 +63,19 @@ def ppo_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The clipped PPO objective plus value loss, entropy bonus and KL penalty; and what to log of it.
 
-    `reference` holds Init's log-probabilities, (rows, tokens - 1), needed when ``config.kl_coef`` is not 0. Where
+    `reference` holds Init's log-probabilities, (answers' tokens,), needed when ``config.kl_coef`` is not 0. Where
     `batch` is a part of a minibatch, `whole` counts the answers' tokens and the attempts of all of it: the losses and
     logs of the parts then add up to those of the minibatch.
     """
     hidden = hidden_states(policy, batch)
-    chosen = batch.attempt >= 0
-    owner = batch.attempt[chosen]
+    owner = batch.attempt
     tokens, attempts = whole or (len(owner), len(batch.advantages))
-    log_p = torch.log_softmax(policy.logits(hidden[:, :-1][chosen]) / config.temperature, dim=-1)
-    new = log_p.gather(-1, batch.ids[:, 1:][chosen][:, None])[:, 0]
-    log_ratio = new - batch.old_logprobs[chosen]
+    log_p = torch.log_softmax(policy.logits(hidden[batch.row, batch.place]) / config.temperature, dim=-1)
+    new = log_p.gather(-1, batch.token[:, None])[:, 0]
+    log_ratio = new - batch.old_logprobs
     if config.ratio == "sequence":
         per_attempt = torch.zeros_like(batch.advantages)
-        log_ratio = per_attempt.index_add(0, owner, batch.weights[chosen] * log_ratio)
+        log_ratio = per_attempt.index_add(0, owner, batch.weights * log_ratio)
         advantage, actions = batch.advantages, attempts
     else:
         advantage, actions = batch.advantages[owner], tokens
@@ -172,7 +96,7 @@ def ppo_loss(
         "approx_kl": (ratio - 1 - log_ratio).sum().item() / actions,
     }
     if reference is not None:
-        behind = reference[chosen] - new  # k3, the low-variance estimator of KL(policy || Init)
+        behind = reference - new  # k3, the low-variance estimator of KL(policy || Init)
         kl = (behind.exp() - 1 - behind).sum() / tokens
         loss = loss + config.kl_coef * kl
         log["kl_to_init"] = kl.item()
@@ -181,14 +105,14 @@ def ppo_loss(
 
 @torch.no_grad()
 def token_logprobs(policy: Policy, batch: Batch, temperature: float) -> torch.Tensor:
-    """(rows, tokens - 1): log-probabilities of the conversations' own tokens."""
-    hidden = hidden_states(policy, batch)[:, :-1]
+    """(answers' tokens,): their log-probabilities."""
+    hidden = hidden_states(policy, batch)[batch.row, batch.place]
     log_p = torch.log_softmax(policy.logits(hidden) / temperature, dim=-1)
-    return log_p.gather(-1, batch.ids[:, 1:, None])[..., 0]
+    return log_p.gather(-1, batch.token[:, None])[:, 0]
 
 
-def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[tuple[Conversation, list[Step]]]:
-    """Every conversation with its attempts' normalised advantages and returns."""
+def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[list[Played]]:
+    """The conversations of every episode, with their attempts' normalised advantages and returns."""
     estimates = []
     for episode in episodes:
         attempts = episode.attempts
@@ -196,12 +120,12 @@ def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[tupl
         estimates.append(gae(rewards, values, config.gamma, config.gae_lambda))
     every = np.concatenate([advantages for advantages, _ in estimates])
     mean, scale = every.mean(), every.std() + 1e-8
-    rows = []
+    played = []
     for episode, (advantages, returns) in zip(episodes, estimates, strict=True):
         numbers = iter(zip((advantages - mean) / scale, returns, strict=True))
-        for conversation in episode.conversations:
-            rows.append((conversation, [Step(a, *map(float, next(numbers))) for a in conversation.attempts]))
-    return rows
+        steps = ([Step(a, *map(float, next(numbers))) for a in c.attempts] for c in episode.conversations)
+        played.append(list(zip(episode.conversations, steps, strict=True)))
+    return played
 
 
 def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
@@ -291,7 +215,7 @@ def update_policy(
     compute: Compute,
 ) -> dict[str, float]:
     """Several epochs of minibatch steps on one batch of episodes; adds the tokens trained on to `compute`."""
-    rows = with_advantages(episodes, config)
+    rows = [row for played in with_advantages(episodes, config) for row in pack(played)]
     order = np.random.default_rng(seed)
     key = answer_key if config.ratio == "sequence" else None
     logs: list[dict[str, float]] = []
@@ -309,23 +233,23 @@ def update_policy(
                 raise FloatingPointError(f"PPO's gradient is {norm.item()}; lower lr ({config.lr}) or max_grad_norm.")
             optimizer.step()
             optimizer.zero_grad()
-            compute.trained_tokens += sum(len(rows[i][0].ids) for i in part)
+            compute.trained_tokens += sum(len(conversation.ids) for i in part for conversation, _ in rows[i])
             logs.append({**log, "grad_norm": norm.item()})
     return {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}
 
 
 def accumulate_gradient(
     policy: Policy,
-    rows: Sequence[tuple[Conversation, list[Step]]],
+    rows: Sequence[Row],
     config: PPOConfig,
     reference: Policy | None = None,
     answer_key: str | None = None,
 ) -> dict[str, float]:
     """Add the gradient of one minibatch, in parts of like length so that little of them is padding; what to log."""
-    steps = [step for _, row_steps in rows for step in row_steps]
+    steps = [step for row in rows for _, its_steps in row for step in its_steps]
     whole = sum(step.attempt.end - step.attempt.start for step in steps), len(steps)
     logs: list[dict[str, float]] = []
-    by_length = sorted(rows, key=lambda row: len(row[0].ids))
+    by_length = sorted(rows, key=row_length)
     bounds = np.linspace(0, len(rows), min(config.micro_batches, len(rows)) + 1).astype(int)
     for start, end in zip(bounds[:-1], bounds[1:], strict=True):
         batch = make_batch(by_length[start:end], policy, answer_key)

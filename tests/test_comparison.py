@@ -1,0 +1,55 @@
+"""The tables of the main comparison: numbers worked out by hand, and the README's copy of the committed ones."""
+
+import pandas as pd
+
+from sftrl_lib import paths
+from sftrl_lib.analysis import comparison, statistics, tables
+
+PROFILE = paths.ROOT / "results" / "laptop"
+
+
+def rows(values, split="rule_ood", metric="success", task="general_points", modality="text"):
+    """Rows of the main comparison: method -> one rate a seed, of 1,000 episodes each."""
+    shared = dict(task=task, modality=modality, experiment="main", setting="sampled", split=split, metric=metric, n=1000)
+    return tables.validate(pd.DataFrame(
+        [
+            dict(shared, method=method, seed=seed, step=0 if method == "init" else 9, train_flops=1e9, value=value)
+            for method, rates in values.items() for seed, value in enumerate(rates)
+        ],
+        columns=list(tables.COLUMNS),
+    ))  # fmt: skip
+
+
+def cells(text, name):
+    [line] = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_a_table_by_hand():
+    """Two seeds: half of the t interval is 12.706 times their standard error, 6.35 times their distance."""
+    text = comparison.markdown(rows({"init": [0.1, 0.12], "sft": [0.04, 0.04], "rl": [0.2, 0.23]}))
+    assert text.splitlines()[0] == "## GP-L" and "V-IRL" not in text
+    assert text.splitlines()[2] == "| success, % | new rule (rule-OOD) | paper, rule-OOD |"
+    assert cells(text, "Init") == ["11.0 [0.0, 23.7]", "11.5"]
+    assert cells(text, "RL") == ["21.5 [2.4, 40.6]", "15.0"]
+    assert cells(text, "RL - Init") == ["+10.5 [+4.1, +16.9]", "+3.5"]
+    low, high = statistics.wilson(0.04, 2000)  # both seeds alike: only the episodes' own interval is left
+    assert cells(text, "SFT") == [f"4.0 [{100 * low:.1f}, {100 * high:.1f}]", "3.4"]
+
+
+def test_what_was_not_measured_is_left_out():
+    text = comparison.markdown(rows({"init": [0.5], "rl": [0.5]}, "id", "step_accuracy", "navigation"))
+    assert cells(text, "SFT") == cells(text, "RL - SFT") == ["-"]
+    assert cells(text, "RL - Init")[0].startswith("+0.0 [-")
+    assert "whole routes" not in text and "rule-OOD" not in text
+    assert comparison.markdown(rows({})).strip() == ""
+
+
+def test_the_readme_holds_the_committed_tables():
+    text = comparison.markdown(tables.read(PROFILE / "metrics.csv"))
+    assert text == (PROFILE / "comparison.md").read_text(encoding="utf-8")
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    found = [table for table in text.strip().split("\n\n") if table.startswith("|")]
+    assert len(found) == 7
+    for table in found:
+        assert table in readme, table

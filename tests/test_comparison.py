@@ -10,10 +10,11 @@ PROFILE = paths.ROOT / "results" / "laptop"
 
 def rows(values, split="rule_ood", metric="success", task="general_points", modality="text"):
     """Rows of the main comparison: method -> one rate a seed, of 1,000 episodes each."""
-    shared = dict(task=task, modality=modality, experiment="main", setting="sampled", split=split, metric=metric, n=1000)
+    where = dict(task=task, modality=modality, split=split, metric=metric)
+    shared = dict(where, experiment="main", setting="sampled", train_flops=1e9, n=1000)
     return tables.validate(pd.DataFrame(
         [
-            dict(shared, method=method, seed=seed, step=0 if method == "init" else 9, train_flops=1e9, value=value)
+            dict(shared, method=method, seed=seed, step=0 if method == "init" else 9, value=value)
             for method, rates in values.items() for seed, value in enumerate(rates)
         ],
         columns=list(tables.COLUMNS),

@@ -17,6 +17,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,6 @@ class StreetViews(ABC):
     def __init__(self, city: City, keep: Path | None = None) -> None:
         self.city = city
         self._keep = keep
-        self._near = PanoramaGrid(city.panoramas)
         self._panoramas, self._grids = _Cache(CACHE["panoramas"]), _Cache(CACHE["grids"])
 
     def panorama(self, geocode: Geocode, width: int = 1024) -> Panorama:
@@ -103,6 +103,10 @@ class StreetViews(ABC):
             return image, image.nbytes
 
         return self._grids.get((geocode, heading % 360, size, layout, fov, gap), make)
+
+    @cached_property
+    def _near(self) -> PanoramaGrid:
+        return PanoramaGrid(self.city.panoramas)
 
     def _relocate(self, geocode: Geocode) -> Geocode:
         place = geocode if geocode in self.city.panoramas else self._near.nearest(geocode)

@@ -100,7 +100,10 @@ def test_rows_do_not_see_each_other(policy):
 
 
 def test_rows_that_wait_for_others_change_nothing(policy, monkeypatch):
-    """Set aside at once, once they are half of all, or never, over several attempts; and how much less is decoded."""
+    """Set aside at once, once they are half of all, or never, over several attempts; and how much less is decoded.
+
+    Nor does it matter in how many parts prompts and feedback are read.
+    """
     decoded, found = {}, {}
     forward, logits = decoding.Decoding._forward, Policy.logits
 
@@ -119,6 +122,7 @@ def test_rows_that_wait_for_others_change_nothing(policy, monkeypatch):
     for share in (0.0, 0.5, 1.0):
         decoded[share] = 0
         monkeypatch.setattr(decoding, "_NARROW", share)
+        monkeypatch.setattr(decoding, "_FEED", 300 if share else 10**6)
         found[share] = play(policy, environments([4] * 12), temperature=1.0, max_new_tokens=80)
     for share in (0.5, 1.0):
         for one, other in zip(found[share], found[0.0], strict=True):

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from ..models.policy import Picture, Policy, stack_pictures
 
 _GROWTH = 64  # slots by which the cache grows
+_FEED = 4096  # tokens read at a time, of rows with chunks of like length: less padding, and kinder to caches
 _NARROW = 0.5  # share of the rows still answering at which the others are set aside
 
 
@@ -29,9 +30,9 @@ class RaggedLayer(CacheLayerMixin):
         self.owner = owner
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        rows, heads, _, size = key_states.shape
-        self.keys = key_states.new_zeros(rows, heads, self.owner.slots, size)
-        self.values = value_states.new_zeros(rows, heads, self.owner.slots, value_states.shape[-1])
+        shape = self.owner.count, key_states.shape[1], self.owner.slots
+        self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
+        self.values = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states, value_states, *args, **kwargs):
@@ -41,10 +42,12 @@ class RaggedLayer(CacheLayerMixin):
             missing = self.owner.slots - self.keys.shape[2]
             self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, missing))
             self.values = torch.nn.functional.pad(self.values, (0, 0, 0, missing))
-        where = self.owner.rows, slice(None), self.owner.positions
+        rows, visible = self.owner.rows, self.owner.visible
+        where = rows[:, None], slice(None), self.owner.positions
         self.keys[where] = key_states.transpose(1, 2)
         self.values[where] = value_states.transpose(1, 2)
-        visible = self.owner.visible
+        if len(rows) < len(self.keys):
+            return self.keys[rows, :, :visible], self.values[rows, :, :visible]
         return self.keys[:, :, :visible], self.values[:, :, :visible]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -61,7 +64,7 @@ class RaggedCache(Cache):
     """A key-value cache whose rows have their own lengths."""
 
     def __init__(self, layers: int) -> None:
-        self.slots = self.visible = 0
+        self.count = self.slots = self.visible = 0
         self._narrowed: tuple[torch.Tensor, int, list[tuple[torch.Tensor, torch.Tensor]]] | None = None
         super().__init__(layers=[RaggedLayer(self) for _ in range(layers)])
 
@@ -70,10 +73,9 @@ class RaggedCache(Cache):
         if slots > self.slots:
             self.slots = -(-slots // _GROWTH) * _GROWTH
 
-    def place(self, positions: torch.Tensor) -> torch.Tensor:
+    def place(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Say where the next tokens go, (rows, tokens); returns their attention mask, (rows, 1, tokens, slots)."""
-        self.positions = positions
-        self.rows = torch.arange(len(positions), device=positions.device)[:, None]
+        self.rows, self.positions = rows, positions
         self.visible = int(positions.max()) + 1
         self.reserve(self.visible)
         slots = torch.arange(self.visible, device=positions.device)
@@ -127,26 +129,38 @@ class Decoding:
 
         `pictures` are those of the rows' conversations; a picture is shown if its image tokens are in the chunk.
         """
-        device = self.policy.device
+        device, count = self.policy.device, len(chunks)
         if not len(self.lengths):
-            self.lengths = torch.zeros(len(chunks), dtype=torch.long, device=device)
-        longest = max(map(len, chunks))
-        padded = torch.tensor([[*chunk, *[0] * (longest - len(chunk))] for chunk in chunks], device=device)
+            self.lengths = torch.zeros(count, dtype=torch.long, device=device)
+            self.cache.count = count
         sizes = torch.tensor([len(chunk) for chunk in chunks], device=device)
-        # What is written past a row's end is overwritten by its next tokens before anything can see it.
-        positions = self.lengths[:, None] + torch.arange(longest, device=device)
-        image_token = self.policy.image_token
-        shown = [picture for chunk, picture in zip(chunks, pictures, strict=True) if picture and image_token in chunk]
-        hidden = self._forward(padded, positions, stack_pictures(shown, device))
+        by_length = sizes.argsort(stable=True).tensor_split(-(-int(sizes.sum()) // _FEED))
+        parts, ends = [rows.sort().values for rows in by_length], []
+        for rows in parts:
+            part = [chunks[row] for row in rows.tolist()]
+            longest = max(map(len, part))
+            padded = torch.tensor([[*chunk, *[0] * (longest - len(chunk))] for chunk in part], device=device)
+            # What is written past a row's end is overwritten by its next tokens before anything can see it.
+            positions = self.lengths[rows, None] + torch.arange(longest, device=device)
+            shown = (pictures[row] for row in rows.tolist() if self.policy.image_token in chunks[row])
+            hidden = self._forward(padded, positions, rows, stack_pictures(shown, device))
+            ends.append(hidden[torch.arange(len(part), device=device), sizes[rows] - 1])
         self.lengths = self.lengths + sizes
-        return hidden[torch.arange(len(chunks), device=device), sizes - 1]
+        return torch.cat(ends)[torch.cat(parts).argsort()]
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, pictures: Picture | None = None) -> torch.Tensor:
-        mask = self.cache.place(positions)
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        rows: torch.Tensor | None = None,
+        pictures: Picture | None = None,
+    ) -> torch.Tensor:
+        """States of tokens at `positions`, both (rows, tokens), of all rows or of those numbered so, ascending."""
+        rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
         return self.policy.decoder(
             input_ids=ids,
             position_ids=positions,
-            attention_mask=mask,
+            attention_mask=self.cache.place(rows, positions),
             past_key_values=self.cache,
             use_cache=True,
             **(pictures or {}),

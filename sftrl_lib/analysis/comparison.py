@@ -15,8 +15,9 @@ from .. import paths
 from . import published, tables
 from .evidence import Evidence
 from .statistics import Estimate
+from .style import HELDOUT, NAMES
 
-METHODS = {"init": "Init", "sft": "SFT", "rl": "RL"}
+METHODS = ("init", "sft", "rl")
 DIFFERENCES = (("rl", "init"), ("sft", "init"), ("rl", "sft"))
 
 
@@ -30,12 +31,13 @@ class Column:
     paper: dict[str, float] | None = None
 
 
-def _columns(variant: str, metric: str, heldout: str) -> tuple[Column, ...]:
+def _columns(variant: str, metric: str) -> tuple[Column, ...]:
     """A metric on every split that a variant may have, with what the paper prints of it."""
-    is_own = tables.VARIANTS[variant].metric == metric
+    task = tables.VARIANTS[variant]
+    is_own = task.metric == metric
     return (
         Column("training rule (ID)", "id", metric),
-        Column(heldout, "heldout", metric),
+        Column(HELDOUT[task.task], "heldout", metric),
         Column("new rule (rule-OOD)", "rule_ood", metric, published.FIG06[variant] if is_own else None),
         Column(
             "new look (visual-OOD)", "visual_ood", metric, published.FIG07.get(variant) if metric == "success" else None
@@ -46,18 +48,18 @@ def _columns(variant: str, metric: str, heldout: str) -> tuple[Column, ...]:
 _OLD_TURNS = Column("turns by the old rule", "rule_ood", "training_rule")
 
 TABLES = {  # variant -> title and columns of each of its tables
-    "GP-L": {"success": _columns("GP-L", "success", "held-out hands")},
+    "GP-L": {"success": _columns("GP-L", "success")},
     "V-IRL-L": {
-        "per-step accuracy": _columns("V-IRL-L", "step_accuracy", "held-out routes"),
-        "whole routes": (*_columns("V-IRL-L", "success", "held-out routes"), _OLD_TURNS),
+        "per-step accuracy": _columns("V-IRL-L", "step_accuracy"),
+        "whole routes": (*_columns("V-IRL-L", "success"), _OLD_TURNS),
     },
     "GP-VL": {
-        "success": _columns("GP-VL", "success", "held-out hands"),
-        "all four cards read right": _columns("GP-VL", "recognition", "held-out hands"),
+        "success": _columns("GP-VL", "success"),
+        "all four cards read right": _columns("GP-VL", "recognition"),
     },
     "V-IRL-VL": {
-        "per-step accuracy": _columns("V-IRL-VL", "step_accuracy", "held-out routes"),
-        "whole routes": (*_columns("V-IRL-VL", "success", "held-out routes"), _OLD_TURNS),
+        "per-step accuracy": _columns("V-IRL-VL", "step_accuracy"),
+        "whole routes": (*_columns("V-IRL-VL", "success"), _OLD_TURNS),
     },
 }
 
@@ -78,8 +80,8 @@ def table(evidence: Evidence, variant: str, title: str, columns: tuple[Column, .
     if not columns:
         return ""
     heads = list(_heads(f"{title}, %", columns))
-    rows = [[name, *_levels(evidence, variant, method, columns)] for method, name in METHODS.items()]
-    rows += [[f"{METHODS[a]} - {METHODS[b]}", *_gains(evidence, variant, a, b, columns)] for a, b in DIFFERENCES]
+    rows = [[NAMES[method], *_levels(evidence, variant, method, columns)] for method in METHODS]
+    rows += [[f"{NAMES[a]} - {NAMES[b]}", *_gains(evidence, variant, a, b, columns)] for a, b in DIFFERENCES]
     lines = [f"| {' | '.join(row)} |" for row in (heads, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 

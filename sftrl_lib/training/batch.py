@@ -3,7 +3,7 @@
 Each answer of a route has a prompt of its own, which repeats the instructions and the history. Conversations of an
 episode that begin alike share a row: their common beginning stands there once, and every token sees its own
 conversation alone, at the positions it has there. It is a tree of tokens in place of its branches, with the same
-gradient. A route of V-IRL-L is then a quarter as many tokens.
+gradient. The expert's walk along a route of V-IRL-L is then a quarter as many tokens.
 """
 
 from __future__ import annotations

@@ -197,6 +197,9 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write the model, the tokenizer (or processor) and the critic; all but the last load with the Auto classes."""
+        if backend := getattr(self.tokenizer, "backend_tokenizer", None):
+            backend.no_padding()  # a trainer's last batch leaves its padding in the tokenizer, and so in its file
+            backend.no_truncation()
         self.model.save_pretrained(folder)
         (self.processor or self.tokenizer).save_pretrained(folder)
         if self.value_head is not None:

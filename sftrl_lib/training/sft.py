@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
@@ -47,10 +50,57 @@ class _Snapshots(TrainerCallback):
             write_snapshot(self.policy, self.folder, state.global_step, self.compute)
 
 
-def last_complete(training: Path) -> str | None:
-    """The newest of the trainer's own checkpoints that was written to its end, if there is one."""
-    complete = [path.parent for path in training.glob("checkpoint-*/trainer_state.json")]
-    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
+class _EpochLengths(LengthGroupedSampler):
+    """Examples of like length in a batch, in an order that depends on the seed and the epoch alone.
+
+    transformers gives its own sampler no generator, so a resumed run would draw another order.
+    """
+
+    epoch = 0
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.generator.manual_seed(self.seed + 1_000_003 * self.epoch)
+        return super().__iter__()
+
+
+class _Trainer(SFTTrainer):
+    """TRL's trainer, whose interrupted training is the same training (`tests/test_interrupted_training.py`)."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """Load the weights as they are loaded everywhere else.
+
+        transformers reads the file with ``strict=False``. The names in a saved LLaVA are not those of the module, so
+        nothing would be loaded and training would go on from the weights it began with.
+        """
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+    def _get_train_sampler(self, train_dataset=None):
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        return _EpochLengths(sampler.batch_size, sampler.lengths, self.args.seed)
+
+
+def last_complete(training: Path) -> Path | None:
+    """The newest of the trainer's own checkpoints that was written to its end, if there is one; others are removed.
+
+    ``trainer_state.json`` is written last: where it is missing or half written, so may be the rest.
+    """
+    for folder in training.glob("checkpoint-*"):
+        try:
+            TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        except (OSError, ValueError, TypeError):
+            shutil.rmtree(folder)
+    complete = training.glob("checkpoint-*")
+    return max(complete, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 
 @contextmanager
@@ -99,6 +149,16 @@ def steps_for(policy: Policy, dataset: Dataset, config: SFTConfig, flops: float)
     """How many steps cost `flops` of training compute."""
     per_step = 6 * policy.parameters_count * config.batch_size * tokens_per_example(policy, dataset)
     return max(1, round(flops / per_step))
+
+
+def _train(trainer: SFTTrainer, checkpoint: Path | None, steps: int) -> None:
+    """Train to `steps`. Resumed at its last step, transformers would do one more."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
+    if state.global_step < steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    else:
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = state
 
 
 def train_sft(
@@ -154,7 +214,7 @@ def train_sft(
     if pictured and config.group_by_length:
         dataset = dataset.add_column(LENGTH, example_lengths(policy, dataset))
     with frozen(policy, config.frozen):
-        trainer = SFTTrainer(
+        trainer = _Trainer(
             model=policy.model,
             args=arguments,
             train_dataset=dataset,
@@ -162,7 +222,7 @@ def train_sft(
             callbacks=[_Snapshots(policy, folder, compute, at)],
         )
         trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in the place of the bar
-        trainer.train(resume_from_checkpoint=last_complete(training))
+        _train(trainer, last_complete(training), steps)
     compute.trained_tokens = int(trainer.state.num_input_tokens_seen)
     per_step = (compute.flops - compute.init_flops) / steps
     log = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -57,7 +57,7 @@ play: env ## play GeneralPoints yourself, beside the models, in JupyterLab
 	@"$(PY)" -m jupyterlab notebooks/10_play.ipynb
 
 foundation: env ## train the shipped tiny foundation models again (over an hour on two cores)
-	@"$(PY)" -m sftrl_lib.models.foundation
+	@"$(PY)" -m sftrl_lib.foundation.pretrain
 
 doctor: ## check Python, packages, cores, memory, disk, GPU, and say how to mend what is wrong
 	@"$(or $(CONDA_PYTHON),$(wildcard .venv/bin/python),$(PYTHON),python3)" sftrl_lib/doctor.py

@@ -195,7 +195,7 @@ def _peak_memory() -> float:
 def library_version() -> str:
     """A digest of the library code that runs depend on; blank lines and lines of comment do not count."""
     digest = hashlib.sha256()
-    for part in ("tasks.py", "points", "virl", "models", "training", "analysis/evaluation.py"):
+    for part in ("tasks.py", "points", "virl", "models", "training", "foundation", "evaluation"):
         for path in sorted((paths.PACKAGE / part).rglob("*.py")) or [paths.PACKAGE / part]:
             lines = path.read_bytes().splitlines()
             digest.update(b"\n".join(line for line in lines if line.strip() and line.lstrip()[:1] != b"#"))

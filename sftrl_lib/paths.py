@@ -5,7 +5,7 @@ from pathlib import Path
 
 # The installed package and the models that come with it.
 PACKAGE = Path(__file__).resolve().parent
-SHIPPED = PACKAGE / "models" / "shipped"
+SHIPPED = PACKAGE / "foundation" / "shipped"
 # The checkout: notebooks live here, and everything written goes below HOME (the checkout itself by default).
 ROOT = PACKAGE.parent
 NOTEBOOKS = ROOT / "notebooks"

@@ -5,7 +5,7 @@
     python -m sftrl_lib.pipeline rules --profile laptop --tasks GP-L    the same for some of the profile's tasks
     python -m sftrl_lib.pipeline run 05_train-gp-l-rl-main-s0 --profile laptop
     python -m sftrl_lib.pipeline report --profile laptop                time, memory and where the output is
-    python -m sftrl_lib.pipeline figures --profile laptop               figures from the tables, no training
+    python -m sftrl_lib.pipeline draw --profile laptop               draw from the tables, no training
 
 A run is one notebook with one set of parameters; executed, it is ``build/<profile>/<run>.ipynb``, and that is
 the make target. It is made again when its *card* in ``build/<profile>/cards`` changes: the notebook's code,
@@ -98,7 +98,7 @@ def runs(profile: Profile, seeds: tuple[int, ...] | None = None) -> list[Run]:
             shared_with_main = seed in seeds and seed in profile.ablation_seeds
             yields += _ablations(profile, study, seed, shared_with_main)
     needs = tuple(run.name for run in yields)
-    last = Run("07_results", "07_results.ipynb", {**shared, "seeds": list(seeds)}, needs, ("analysis",))
+    last = Run("07_results", "07_results.ipynb", {**shared, "seeds": list(seeds)}, needs, ("claims", "figures"))
     return [*yields, last]
 
 
@@ -299,9 +299,9 @@ def _command(options: argparse.Namespace) -> int:
     elif options.command == "report":
         print(execution.report(profile.name))
     elif options.command == "figures":
-        from .analysis import figures
+        from .figures import draw
 
-        figures.draw_all(profile.name)
+        draw.draw_all(profile.name)
     return 0
 
 

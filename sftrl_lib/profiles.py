@@ -74,7 +74,7 @@ class Study:
 
     profile: str  # name of the profile, below which everything is kept
     task: Task
-    foundation: str  # folder below sftrl_lib/models/shipped, or a Hugging Face model by path or hub name
+    foundation: str  # folder below sftrl_lib/foundation/shipped, or a Hugging Face model by path or hub name
     fork_flops: float  # training compute that each branch gets after Init, by the paper's formulas
     checkpoints: int = 5  # evaluated along each branch, at equal steps of compute
     sft: SFTConfig = field(default_factory=SFTConfig)
@@ -131,14 +131,14 @@ class Profile:
 _POINTS = Study(
     profile="laptop",
     task=GP_L,
-    foundation="text",
+    foundation="gp-l",
     fork_flops=5e12,
     experiments=("main", "attempts", "no_init", "suboptimal", "sensitivity"),
 )
 _NAVIGATION = Study(
     profile="laptop",
     task=VIRL_L,
-    foundation="navigation",
+    foundation="virl-l",
     fork_flops=1e13,
     sft=SFTConfig(batch_size=16, init_steps=48, group_by_length=True),
     ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2, micro_batches=4),
@@ -149,7 +149,7 @@ _NAVIGATION = Study(
 _CARDS = replace(
     _POINTS,
     task=GP_VL,
-    foundation="cards",
+    foundation="gp-vl",
     fork_flops=1.2e13,
     experiments=("main", "sft_tuning", "rl_tuning"),
     evaluation=replace(_POINTS.evaluation, episodes_end=500, episodes_curve=200, episodes_greedy=200),
@@ -157,7 +157,7 @@ _CARDS = replace(
 _STREETS = replace(
     _NAVIGATION,
     task=VIRL_VL,
-    foundation="streets",
+    foundation="virl-vl",
     fork_flops=1.5e13,
     sft=replace(_NAVIGATION.sft, examples=5_000),
     experiments=("main", "overfitted"),

@@ -13,9 +13,9 @@ import pytest
 @pytest.fixture(scope="session")
 def tokenizer():
     """The tokenizer of the text foundation model, from a smaller sample of its curricula."""
-    from sftrl_lib.models.foundation import FoundationConfig, foundation_tokenizer
+    from sftrl_lib.foundation.pretrain import FoundationConfig, foundation_tokenizer
 
-    return foundation_tokenizer(FoundationConfig(tasks=("general_points", "navigation")), documents=2_000)
+    return foundation_tokenizer(FoundationConfig(curricula=("gp-l", "virl-l")), documents=2_000)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 import sftrl_lib  # noqa: F401  registers the environments
-from sftrl_lib.analysis.tables import COLUMNS, ends, select, validate
+from sftrl_lib.tables import COLUMNS, ends, select, validate
 from sftrl_lib.virl import expert_response
 
 TASKS = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_models import TINY, tiny_policy
 
+from sftrl_lib.foundation.pretrain import new_model, optimizers
 from sftrl_lib.models import checkpoint
 from sftrl_lib.models.checkpoint import CheckpointError, load_state, replace_folder, save_state
-from sftrl_lib.models.foundation import new_model, optimizers
 from sftrl_lib.models.policy import load_policy
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.snapshots import read_snapshot, snapshots, write_snapshot

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from synthetic_tables import everything, image_tasks, main_table
 
-from sftrl_lib import paths
-from sftrl_lib.analysis import claims, tables
-from sftrl_lib.analysis.evidence import Part
-from sftrl_lib.analysis.statistics import Estimate
+from sftrl_lib import paths, tables
+from sftrl_lib.claims import claims
+from sftrl_lib.claims.evidence import Part
+from sftrl_lib.claims.statistics import Estimate
 
 
 @pytest.fixture(scope="module")

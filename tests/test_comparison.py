@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sftrl_lib import paths
-from sftrl_lib.analysis import comparison, statistics, tables
+from sftrl_lib import paths, tables
+from sftrl_lib.claims import comparison, statistics
 
 
 def committed(file, folder):

@@ -8,16 +8,16 @@ import pytest
 import torch
 from tiny_models import tiny_policy, tiny_vision_policy
 
-from sftrl_lib import paths
-from sftrl_lib.analysis import measurements, tables
-from sftrl_lib.analysis.evaluation import Protocol, measure, play, protocol, transcript, within
+from sftrl_lib import paths, tables
+from sftrl_lib.evaluation import measurements
+from sftrl_lib.evaluation.episodes import Protocol, measure, play, protocol, transcript, within
+from sftrl_lib.models.rollout import Attempt, Conversation, Episode
 from sftrl_lib.points import card_numbers, is_heldout, solve
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, response
 from sftrl_lib.profiles import SMOKE, EvaluationConfig
 from sftrl_lib.tasks import GP_L, GP_VL
 from sftrl_lib.training.branches import branch_folder, init_folder
 from sftrl_lib.training.compute import Compute
-from sftrl_lib.training.rollout import Attempt, Conversation, Episode
 from sftrl_lib.training.snapshots import write_snapshot
 
 FEW = Protocol(episodes=40, attempts=2, temperature=1.0, max_new_tokens=2, batch_size=16)

@@ -18,9 +18,10 @@ from synthetic_tables import (
     with_protocols,
 )
 
-from sftrl_lib import paths
-from sftrl_lib.analysis import figures, published, statistics, tables
-from sftrl_lib.analysis.style import COLORS, NothingToDraw, Tables, save_figure
+from sftrl_lib import paths, published, tables
+from sftrl_lib.claims import statistics
+from sftrl_lib.figures import draw
+from sftrl_lib.figures.style import COLORS, NothingToDraw, Tables, save_figure
 
 IMAGE_FIGURES = (7, 8, 16, 17, 18, 19)
 
@@ -33,7 +34,7 @@ def full():
 
 @pytest.fixture(scope="module")
 def drawn(full):
-    return {number: function(full) for number, function in figures.FIGURES.items() if number not in (1, *IMAGE_FIGURES)}
+    return {number: function(full) for number, function in draw.FIGURES.items() if number not in (1, *IMAGE_FIGURES)}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def both():
 @pytest.fixture(scope="module")
 def drawn_both(both):
     names = (1, 5, 6, "mechanism", "headline", "protocols")
-    return {number: figures.FIGURES[number](both) for number in names}
+    return {number: draw.FIGURES[number](both) for number in names}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def drawn_images(images):
-    return {number: figures.FIGURES[number](images) for number in IMAGE_FIGURES}
+    return {number: draw.FIGURES[number](images) for number in IMAGE_FIGURES}
 
 
 def line(axes, label):
@@ -71,13 +72,13 @@ def shown(figure):
 
 
 def test_every_figure_says_profile_seeds_n_and_confidence(drawn, drawn_both, drawn_images):
-    assert set(drawn) | set(drawn_both) | set(drawn_images) == set(figures.FIGURES)
+    assert set(drawn) | set(drawn_both) | set(drawn_images) == set(draw.FIGURES)
     for number, drawing in [*drawn.items(), *drawn_both.items(), *drawn_images.items()]:
         header = texts(drawing.figure)
         for needed in ("profile laptop", "seed", "n = ", "95%"):
             assert needed in header, (number, needed)
         assert drawing.data["profile"] == "laptop"
-        assert drawing.data["figure"] == figures.file_name(number)
+        assert drawing.data["figure"] == draw.file_name(number)
 
 
 def test_main_curves_are_the_means_over_seeds(full, drawn):
@@ -106,17 +107,17 @@ def test_main_curves_dash_held_out_hands_and_show_the_papers_ends(drawn):
 
 
 def test_smoothing_is_an_extra_guide(full):
-    plain, smooth = (figures.FIGURES[5](full, smooth=value).figure.axes[1] for value in (False, True))
+    plain, smooth = (draw.FIGURES[5](full, smooth=value).figure.axes[1] for value in (False, True))
     assert len(smooth.lines) == len(plain.lines) + 2
     assert line(smooth, "rl -").get_ydata() == pytest.approx(line(plain, "rl -").get_ydata())
 
 
 def test_columns_appear_with_the_rows_of_a_variant():
     four = Tables("laptop", tables.validate(main_table(tuple(TASKS), steps=3)))
-    assert len(figures.FIGURES[5](four).figure.axes) == 8
-    assert len([axes for axes in figures.FIGURES[6](four).figure.axes if axes.get_visible()]) == 4
-    assert len(shown(figures.FIGURES["mechanism"](four).figure)) == 8
-    assert {item["variant"] for item in figures.FIGURES[6](four).data["series"]} == set(TASKS)
+    assert len(draw.FIGURES[5](four).figure.axes) == 8
+    assert len([axes for axes in draw.FIGURES[6](four).figure.axes if axes.get_visible()]) == 4
+    assert len(shown(draw.FIGURES["mechanism"](four).figure)) == 8
+    assert {item["variant"] for item in draw.FIGURES[6](four).data["series"]} == set(TASKS)
 
 
 def test_bars_heights_intervals_and_paper(full, drawn):
@@ -181,24 +182,24 @@ def test_transcript_is_drawn_as_plain_text(full, drawn):
     assert "\x00" not in texts(drawn[20].figure)
     hostile = ["", "\x00\x1b[31m" * 50, "$\\frac{", "九" * 500, "a" * 2_000_000, "\ud800", "\n" * 9999]
     for output in hostile:
-        figures.FIGURES[20](Tables("laptop", full.metrics, [failing_transcript(output)])).png(dpi=20)
+        draw.FIGURES[20](Tables("laptop", full.metrics, [failing_transcript(output)])).png(dpi=20)
 
 
 def test_a_solved_episode_is_no_failure(full):
     solved = failing_transcript() | {"turns": [{"output": "...", "outcome": "correct", "reward": 5}]}
     with pytest.raises(NothingToDraw, match="failing transcript"):
-        figures.FIGURES[20](Tables("laptop", full.metrics, [solved]))
+        draw.FIGURES[20](Tables("laptop", full.metrics, [solved]))
 
 
 def test_one_seed_and_missing_branches_still_draw():
     table = tables.validate(main_table(seeds=(7,), steps=2))
     only_rl = Tables("laptop", table[table["method"] != "sft"])
-    assert "1 seed ·" in texts(figures.FIGURES[5](only_rl).figure)
-    assert {item["method"] for item in figures.FIGURES[6](only_rl).data["series"]} == {"init", "rl"}
+    assert "1 seed ·" in texts(draw.FIGURES[5](only_rl).figure)
+    assert {item["method"] for item in draw.FIGURES[6](only_rl).data["series"]} == {"init", "rl"}
     no_init = Tables("laptop", table[table["method"] == "rl"])
-    assert len(line(figures.FIGURES[5](no_init).figure.axes[1], "rl -").get_xdata()) == 2
+    assert len(line(draw.FIGURES[5](no_init).figure.axes[1], "rl -").get_xdata()) == 2
     with pytest.raises(NothingToDraw, match="for init, sft and rl"):
-        figures.FIGURES["headline"](only_rl)
+        draw.FIGURES["headline"](only_rl)
 
 
 def test_same_table_same_files_whatever_the_callers_style(tmp_path, monkeypatch, full):
@@ -206,7 +207,7 @@ def test_same_table_same_files_whatever_the_callers_style(tmp_path, monkeypatch,
     for folder, settings in (("a", {}), ("b", {"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 31})):
         monkeypatch.setattr(paths, "HOME", tmp_path / folder)
         with mpl.rc_context(settings):
-            files = save_figure(figures.FIGURES[9](full), "fig09", "laptop")
+            files = save_figure(draw.FIGURES[9](full), "fig09", "laptop")
         saved.append([file.read_bytes() for file in files])
     assert saved[0] == saved[1]
     assert b"CreationDate" not in saved[0][1]
@@ -217,16 +218,16 @@ def test_same_table_same_files_whatever_the_callers_style(tmp_path, monkeypatch,
 def test_draw_all_writes_what_it_can_and_says_why_not(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paths, "HOME", tmp_path)
     with pytest.raises(tables.TableError, match="There is no table"):
-        figures.draw_all("smoke")
+        draw.draw_all("smoke")
     few = main_table(seeds=(0,), steps=1)
     tables.write(few[few["metric"] == "recognition"], tables.metrics_path("smoke"))
-    assert figures.draw_all("smoke") == ["mechanism"]
+    assert draw.draw_all("smoke") == ["mechanism"]
     said = capsys.readouterr().out
     assert "written  figures/smoke/mechanism" in said
     assert "skipped  fig10: it needs rows of experiment 'attempts'" in said
     assert sorted(file.suffix for file in paths.figures("smoke").iterdir()) == [".json", ".pdf", ".png"]
-    with pytest.raises(ValueError, match="There is no figure 99; the figures are 1, 4, 5"):
-        figures.draw(99, "smoke")
+    with pytest.raises(ValueError, match="There is no figure 99; the draw are 1, 4, 5"):
+        draw.draw(99, "smoke")
 
 
 def test_fig_1_is_ours_beside_the_papers_four_curves(both, drawn_both):
@@ -260,7 +261,7 @@ def test_two_tasks_stand_side_by_side_each_in_its_own_metric(drawn_both):
     assert "n = 300–1,000 episodes per" in texts(drawn_both[5].figure)
     assert "V-IRL-L · held-out routes" in texts(drawn_both["protocols"].figure)
     routes = tables.validate(main_table(("V-IRL-L",), steps=2))
-    alone = figures.FIGURES["headline"](Tables("laptop", routes))
+    alone = draw.FIGURES["headline"](Tables("laptop", routes))
     assert len(alone.figure.axes) == 3 and "held-out routes (dashed)" in texts(alone.figure)
 
 
@@ -275,7 +276,7 @@ def test_mechanism_shows_the_stated_and_the_trained_rule(both, drawn, drawn_both
     assert line(four[3], "sft -").get_ydata()[1:] == pytest.approx(means.to_numpy())
     assert "held-out" not in texts(drawn["mechanism"].figure)  # the legend names only what is drawn
     bare = both.metrics[both.metrics["metric"] != "training_rule"]
-    assert len(shown(figures.FIGURES["mechanism"](Tables("laptop", bare)).figure)) == 2
+    assert len(shown(draw.FIGURES["mechanism"](Tables("laptop", bare)).figure)) == 2
 
 
 def test_labels_of_bars_touch_no_other_bar(drawn, drawn_both, drawn_images):
@@ -324,7 +325,7 @@ def test_fig_7_has_curves_bars_and_the_papers_previous_best(images, drawn_images
     words = texts(drawn_images[7].figure)
     assert "44.0 (paper)" in words and "ours on generated cities" in words
     hands_only = Tables("laptop", tables.select(images.metrics, task="general_points"))
-    alone = figures.FIGURES[7](hands_only)
+    alone = draw.FIGURES[7](hands_only)
     assert len(alone.figure.axes) == 2 and "cities" not in texts(alone.figure)
 
 
@@ -347,12 +348,12 @@ def test_fig_8_joins_the_points_of_a_checkpoint(images, drawn_images):
 
 def test_fig_8_draws_what_has_both_metrics(images):
     rule = images.metrics[images.metrics["split"] != "visual_ood"]
-    assert len(figures.FIGURES[8](Tables("laptop", rule)).figure.axes) == 2
+    assert len(draw.FIGURES[8](Tables("laptop", rule)).figure.axes) == 2
     few = rule[(rule["metric"] != "recognition") | (rule["step"] != 20)]
-    series = figures.FIGURES[8](Tables("laptop", few)).data["series"]
+    series = draw.FIGURES[8](Tables("laptop", few)).data["series"]
     assert len(series) == 2 * (1 + 4 + 4)
     with pytest.raises(NothingToDraw, match="success and recognition"):
-        figures.FIGURES[8](Tables("laptop", rule[rule["metric"] != "recognition"]))
+        draw.FIGURES[8](Tables("laptop", rule[rule["metric"] != "recognition"]))
 
 
 def test_tuning_has_one_curve_a_rate_and_one_panel_a_part_frozen(images, drawn_images):
@@ -387,7 +388,7 @@ def test_rl_tuning_starts_at_init_and_shows_the_papers_axis(images, drawn_images
     bar = next(patch for patch in axes.patches if patch.get_label() == "paper axis")
     assert (bar.get_y(), bar.get_y() + bar.get_height()) == (20, 50)
     without = Tables("laptop", images.metrics[images.metrics["method"] != "init"])
-    assert len(line(figures.FIGURES[17](without).figure.axes[0], "learning rate 0.001").get_xdata()) == 5
+    assert len(line(draw.FIGURES[17](without).figure.axes[0], "learning rate 0.001").get_xdata()) == 5
 
 
 def test_fig_18_is_whole_routes_in_and_out_of_distribution(images, drawn_images):
@@ -410,29 +411,29 @@ def test_fig_19_begins_at_the_overfitted_checkpoint(images, drawn_images):
     assert line(axes, "learning rate 0.0003").get_ydata() == pytest.approx([start.get_ydata()[0], *means])
     assert "never above 1.5 %" in texts(drawn_images[19].figure)
     twice = [sft.assign(setting=name) for name in ("lr=0.0001", "lr=0.0003")]  # the same start, once a setting
-    again = figures.FIGURES[19](Tables("laptop", tables.validate(pd.concat([*twice, rl]))))
+    again = draw.FIGURES[19](Tables("laptop", tables.validate(pd.concat([*twice, rl]))))
     assert [item["value"] for item in again.data["series"]] == [
         item["value"] for item in drawn_images[19].data["series"]
     ]
-    alone = figures.FIGURES[19](Tables("laptop", rl))
+    alone = draw.FIGURES[19](Tables("laptop", rl))
     assert [len(item["value"]) for item in alone.data["series"]] == [5, 5]
 
 
 @pytest.mark.parametrize("number", IMAGE_FIGURES)
 def test_image_figures_say_which_rows_they_need(full, number):
     with pytest.raises(NothingToDraw, match="it needs (GP|V-IRL)-VL"):
-        figures.FIGURES[number](full)
+        draw.FIGURES[number](full)
 
 
 @pytest.mark.parametrize("number", IMAGE_FIGURES)
 def test_image_figures_draw_from_one_seed_and_without_init(number):
     table = image_tasks(seeds=(4,), steps=2)
-    assert "1 seed ·" in texts(figures.FIGURES[number](Tables("laptop", table)).figure)
-    figures.FIGURES[number](Tables("laptop", table[table["method"] != "init"])).png(dpi=20)
+    assert "1 seed ·" in texts(draw.FIGURES[number](Tables("laptop", table)).figure)
+    draw.FIGURES[number](Tables("laptop", table[table["method"] != "init"])).png(dpi=20)
 
 
 def test_mechanism_tells_numbers_from_recognition(images):
-    axes = figures.FIGURES["mechanism"](images).figure.axes[0]
+    axes = draw.FIGURES["mechanism"](images).figure.axes[0]
     rows = tables.select(images.metrics, task="general_points", method="rl", split="rule_ood", metric="numbers")
     means = 100 * rows.groupby("step")["value"].mean().to_numpy()
     assert line(axes, "rl -").get_ydata()[1:] == pytest.approx(means)

@@ -9,19 +9,13 @@ from test_rollout import check_against_forward, check_against_generate, environm
 from tiny_models import TINY
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGeneration
 
-from sftrl_lib.models import foundation, vision
+from sftrl_lib.foundation import pretrain as pretraining
+from sftrl_lib.foundation import vision
+from sftrl_lib.foundation.muon import Float32Muon
+from sftrl_lib.foundation.pretrain import IGNORED, FoundationConfig, answer_loss, batches, new_model, pretrain
+from sftrl_lib.foundation.vision import VisionConfig
 from sftrl_lib.models.checkpoint import CheckpointError
-from sftrl_lib.models.foundation import (
-    IGNORED,
-    FoundationConfig,
-    answer_loss,
-    batches,
-    new_model,
-    pretrain,
-)
-from sftrl_lib.models.muon import Float32Muon
 from sftrl_lib.models.policy import Policy, load_policy
-from sftrl_lib.models.vision import VisionConfig
 from sftrl_lib.paths import SHIPPED
 
 SHORT = replace(TINY, steps=8, more_steps=4, tokens_per_step=400, warmup=3, save_every=4, seed=1)
@@ -29,7 +23,7 @@ SHORT = replace(TINY, steps=8, more_steps=4, tokens_per_step=400, warmup=3, save
 
 @pytest.fixture(autouse=True)
 def quick_tokenizer(monkeypatch, tokenizer):
-    monkeypatch.setattr(foundation, "foundation_tokenizer", lambda seed: tokenizer)
+    monkeypatch.setattr(pretraining, "foundation_tokenizer", lambda seed: tokenizer)
 
 
 def test_batches_can_begin_anywhere(tokenizer):
@@ -91,7 +85,7 @@ def test_an_interrupted_pretraining_goes_on_as_if_nothing_had_happened(tmp_path,
         return answer_loss(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(foundation, "answer_loss", mortal)
+        patch.setattr(pretraining, "answer_loss", mortal)
         with pytest.raises(Killed):
             pretrain(SHORT, tmp_path / "killed")
     assert not (tmp_path / "killed" / "config.json").exists()
@@ -109,7 +103,7 @@ def test_an_interrupted_pretraining_goes_on_as_if_nothing_had_happened(tmp_path,
 
 SEEING = replace(
     SHORT,
-    tasks=("cards", "general_points"),
+    curricula=("gp-vl", "gp-l"),
     more_steps=0,
     tokens_per_step=1_500,
     vision=VisionConfig(language="language", hidden_size=32, layers=1, heads=2, intermediate_size=48),
@@ -121,7 +115,7 @@ def test_a_text_model_is_given_eyes(tmp_path, monkeypatch, tokenizer):
     text = Policy(new_model(TINY, tokenizer), tokenizer)
     text.save(tmp_path / "language")
     monkeypatch.setattr(vision, "load_policy", lambda name: load_policy(tmp_path / name))
-    policy = foundation.untrained(SEEING)
+    policy = pretraining.untrained(SEEING)
     ids = torch.tensor([text.prompt_ids([{"role": "user", "content": "Cards: ['4', 'K']"}])])
     size = len(tokenizer)
     assert policy.tokenizer.convert_tokens_to_ids(vision.IMAGE) >= size
@@ -146,11 +140,11 @@ def test_pretraining_learns(tmp_path):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load_policy("text")
+    return load_policy("gp-l")
 
 
 def test_the_shipped_model_is_stock_and_small(shipped):
-    folder = SHIPPED / "text"
+    folder = SHIPPED / "gp-l"
     assert type(AutoModelForCausalLM.from_pretrained(folder)) is LlamaForCausalLM
     assert len(AutoTokenizer.from_pretrained(folder)) == shipped.model.config.vocab_size
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8e6

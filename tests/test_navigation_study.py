@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from tiny_models import tiny_study
 
-from sftrl_lib import paths
-from sftrl_lib.analysis import measurements, tables
-from sftrl_lib.analysis.evaluation import Protocol, measure, play, transcript, within
+from sftrl_lib import paths, tables
+from sftrl_lib.evaluation import measurements
+from sftrl_lib.evaluation.episodes import Protocol, measure, play, transcript, within
+from sftrl_lib.models.rollout import Attempt, Conversation, Episode
 from sftrl_lib.profiles import LAPTOP, SMOKE
 from sftrl_lib.tasks import TASKS, VIRL_L, get_task
 from sftrl_lib.training import branches
 from sftrl_lib.training.branches import branch_folder, demonstrations, make_init, train_branch, training_env
 from sftrl_lib.training.data import positions, shows_held_out
-from sftrl_lib.training.rollout import Attempt, Conversation, Episode
 from sftrl_lib.virl import expert_response, grade, load_city
 from sftrl_lib.virl.rails import Rail, RailPoint, rail_builder
 

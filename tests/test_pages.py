@@ -5,14 +5,14 @@ import pytest
 from synthetic_tables import example_transcripts, points_transcript, route_transcript
 from test_figures import line, texts
 
-from sftrl_lib.analysis import figures, page, transcripts
-from sftrl_lib.analysis.style import NothingToDraw, Tables
+from sftrl_lib.figures import draw, page, transcripts
+from sftrl_lib.figures.style import NothingToDraw, Tables
 
 
 @pytest.fixture(scope="module")
 def drawn():
     data = Tables("laptop", None, example_transcripts())
-    return {number: figures.FIGURES[number](data) for number in (4, 11, 12, 13, 14, 21)}
+    return {number: draw.FIGURES[number](data) for number in (4, 11, 12, 13, 14, 21)}
 
 
 def page_text(drawing):
@@ -32,9 +32,9 @@ def test_examples_show_an_error_its_feedback_and_the_correction(drawn):
 def test_examples_prefer_a_correction_to_a_plain_success():
     plain = route_transcript(wrong=(), episode=0)
     mended = route_transcript("id", method="init", episode=1)
-    data = figures.FIGURES[14](Tables("laptop", None, [plain, mended])).data
+    data = draw.FIGURES[14](Tables("laptop", None, [plain, mended])).data
     assert data["series"][0]["episode"] == 1 and len(data["series"][0]["turns"]) == 2
-    alone = figures.FIGURES[14](Tables("laptop", None, [plain]))
+    alone = draw.FIGURES[14](Tables("laptop", None, [plain]))
     assert "answer" in page_text(alone) and "attempt" not in page_text(alone)
 
 
@@ -45,7 +45,7 @@ def test_over_trained_sft_is_shown_with_its_heading(drawn):
     assert [turn["outcome"] for turn in words] == ["illegal", "illegal"]
     none = [route_transcript(), route_transcript("id", method="sft", wrong=(), stuck=(1,))]
     with pytest.raises(NothingToDraw, match="absolute heading"):
-        figures.FIGURES[21](Tables("laptop", None, none))
+        draw.FIGURES[21](Tables("laptop", None, none))
 
 
 def test_marks_lie_behind_their_words_across_line_ends():
@@ -69,7 +69,7 @@ def test_the_map_shows_path_landmarks_and_actions(drawn):
 
 def test_the_map_of_a_failure_keeps_the_rest_of_the_route_apart():
     failed = route_transcript(method="sft", wrong=(), stuck=(1,))
-    axes = figures.FIGURES[4](Tables("laptop", None, [failed])).figure.axes[0]
+    axes = draw.FIGURES[4](Tables("laptop", None, [failed])).figure.axes[0]
     assert len(line(axes, "walked").get_xdata()) == 2
     assert len(line(axes, "not reached").get_xdata()) == len(failed["path"]) - 1
 
@@ -77,7 +77,7 @@ def test_the_map_of_a_failure_keeps_the_rest_of_the_route_apart():
 def test_maps_need_a_known_city_and_its_own_route():
     elsewhere = [route_transcript() | change for change in ({"city": "atlantis"}, {"route": 10**6}, {"route": 4})]
     with pytest.raises(NothingToDraw, match="generated city"):
-        figures.FIGURES[4](Tables("laptop", None, elsewhere))
+        draw.FIGURES[4](Tables("laptop", None, elsewhere))
 
 
 @pytest.mark.parametrize("output", ["", "\x00\x1b[31m" * 50, "$\\frac{", "九" * 500, "a" * 2_000_000, "\ud800"])
@@ -90,6 +90,6 @@ def test_hostile_answers_are_drawn_everywhere(output):
         turn["output"] += output
     hostile = Tables("laptop", None, [route, hand, old])
     for number in (4, 12, 14, 21):
-        drawing = figures.FIGURES[number](hostile)
+        drawing = draw.FIGURES[number](hostile)
         drawing.png(dpi=20)
         assert "\x1b" not in texts(drawing.figure)

@@ -16,9 +16,11 @@ from tiny_models import (
 )
 
 from sftrl_lib import paths
-from sftrl_lib.analysis.evaluation import Protocol, measure, play, transcript
+from sftrl_lib.evaluation.episodes import Protocol, measure, play, transcript
+from sftrl_lib.evaluation.players import answer
 from sftrl_lib.messages import message_text, parts_message
 from sftrl_lib.models.policy import Prompt, load_policy
+from sftrl_lib.models.rollout import reusable, rollout
 from sftrl_lib.points import card_numbers, grade, is_heldout
 from sftrl_lib.points.environment import GeneralPoints
 from sftrl_lib.points.verifier import read_cards
@@ -28,9 +30,7 @@ from sftrl_lib.training import sft
 from sftrl_lib.training.batch import make_batch
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.data import hands, make_dataset, positions, shows_held_out
-from sftrl_lib.training.players import answer
 from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss, token_logprobs, train_ppo, with_advantages
-from sftrl_lib.training.rollout import reusable, rollout
 from sftrl_lib.training.sft import tokens_per_example, train_sft
 from sftrl_lib.virl.environment import Navigation
 from sftrl_lib.virl.prompts import expert_pairs, expert_response

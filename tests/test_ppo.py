@@ -18,11 +18,18 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.models.policy import Policy
+from sftrl_lib.models.rollout import Attempt, Conversation, Episode
 from sftrl_lib.profiles import PPOConfig
 from sftrl_lib.training.batch import Step, key_weights, make_batch
 from sftrl_lib.training.compute import Compute
-from sftrl_lib.training.ppo import accumulate_gradient, gae, ppo_loss, token_logprobs, update_policy, with_advantages
-from sftrl_lib.training.rollout import Attempt, Conversation, Episode
+from sftrl_lib.training.ppo import (
+    accumulate_gradient,
+    gae,
+    ppo_loss,
+    token_logprobs,
+    update_policy,
+    with_advantages,
+)
 
 CONFIG = PPOConfig(episodes=4, attempts=3, max_new_tokens=10)
 

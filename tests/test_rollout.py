@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 import sftrl_lib  # noqa: F401  (registers the environments)
+from sftrl_lib.models import decoding
 from sftrl_lib.models.policy import Policy, ValueHead
-from sftrl_lib.training import decoding
-from sftrl_lib.training.rollout import rollout
+from sftrl_lib.models.rollout import rollout
 
 MAX_NEW = 12
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sftrl_lib.analysis import statistics
+from sftrl_lib.claims import statistics
 
 Z = stats.norm.ppf(0.975)
 

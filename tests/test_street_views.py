@@ -17,7 +17,15 @@ from PIL import Image
 
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.messages import message_text
-from sftrl_lib.virl import Navigation, expert_pairs, expert_response, generate_city, load_city, read_city, write_city
+from sftrl_lib.virl import (
+    Navigation,
+    expert_pairs,
+    expert_response,
+    generate_city,
+    load_city,
+    read_city,
+    write_city,
+)
 from sftrl_lib.virl.rails import SPATIAL, bearing, rail_builder
 from sftrl_lib.virl.street_views import LOOKS, Panorama, code_colours, crop, grid, initials, open_street_views
 from sftrl_lib.virl.street_views.sources import panorama_width

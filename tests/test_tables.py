@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 from synthetic_tables import failing_transcript, main_table
 
-from sftrl_lib import paths
-from sftrl_lib.analysis import tables
-from sftrl_lib.analysis.tables import COLUMNS, TableError
+from sftrl_lib import paths, tables
+from sftrl_lib.tables import COLUMNS, TableError
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sftrl_lib.models.documents import Turn
-from sftrl_lib.models.foundation import IGNORED, FoundationConfig, encode, foundation_tokenizer
-from sftrl_lib.models.points_curriculum import conversation
+from sftrl_lib.foundation.documents import Turn
+from sftrl_lib.foundation.gp_l_curriculum import conversation
+from sftrl_lib.foundation.pretrain import IGNORED, FoundationConfig, encode, foundation_tokenizer
+from sftrl_lib.foundation.tokenizer import ASSISTANT, END, PAD, USER
 from sftrl_lib.models.policy import Policy
-from sftrl_lib.models.tokenizer import ASSISTANT, END, PAD, USER
 from sftrl_lib.points import card_numbers, deal, solve
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, task_prompt
 from sftrl_lib.virl.cities import CITIES

@@ -12,7 +12,7 @@ import pytest
 from tiny_models import tiny_study
 
 from sftrl_lib import paths
-from sftrl_lib.analysis import measurements
+from sftrl_lib.evaluation import measurements
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import load_policy
 from sftrl_lib.profiles import get_profile

@@ -15,10 +15,10 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from sftrl_lib.models.foundation import FoundationConfig, new_model
+from sftrl_lib.foundation.pretrain import FoundationConfig, new_model
 from sftrl_lib.models.policy import Policy, ValueHead
+from sftrl_lib.models.rollout import rollout
 from sftrl_lib.profiles import SMOKE
-from sftrl_lib.training.rollout import rollout
 
 TINY = FoundationConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, intermediate_size=64)
 

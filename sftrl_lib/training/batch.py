@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..models.policy import Picture, Policy, stack_pictures
-from .rollout import Attempt, Conversation, common_beginning
+from ..models.rollout import Attempt, Conversation, common_beginning
 
 MIN_LOGPROB_WEIGHT = 0.5  # of the tokens before the answer key, in the official sequence-level ratio
 _ALIKE = 0.5  # share of a conversation's tokens that must be those of the last one for both to share a row

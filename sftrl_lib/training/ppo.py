@@ -31,10 +31,10 @@ from tqdm import tqdm
 
 from ..models.checkpoint import load_state, save_state
 from ..models.policy import Policy, ValueHead
+from ..models.rollout import Episode, rollout
 from ..profiles import PPOConfig
 from .batch import Batch, Played, Row, Step, hidden_states, make_batch, pack, row_length
 from .compute import Compute
-from .rollout import Episode, rollout
 from .snapshots import write_snapshot
 
 

@@ -1,0 +1,196 @@
+"""Figures of what is varied: 10 (verification attempts) and our own sensitivity to temperature and attempts.
+
+Paper, Fig. 10: OOD growth against ID growth, transparency = compute, no intervals. Ours: the same plane, with
+95 % intervals at the end points and the way there; beside it OOD growth by attempts and the paper's values.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+
+from .. import published
+from ..claims import statistics
+from ..tables import ends, parse_setting, select
+from .curves import checkpoints, main_rows
+from .style import (
+    COLORS,
+    GREY,
+    INK,
+    NAMES,
+    Drawing,
+    NothingToDraw,
+    Tables,
+    canvas,
+    caption,
+    error_bar,
+    paper_handle,
+    percent,
+    points,
+    record,
+    styled,
+)
+
+SHADES = {1: "#9ecae1", 3: "#4f9fd1", 5: "#0072b2", 10: "#08306b"}  # more attempts, darker
+
+
+@styled
+def attempts(tables: Tables) -> Drawing:
+    """Fig. 10: RL with 1, 3, 5 or 10 verification attempts at equal compute: growth over Init."""
+    rows = select(tables.metrics, task="general_points", modality="text", experiment="attempts", metric="success")
+    rows = rows.assign(attempts=[int(parse_setting(name)["attempts"]) for name in rows["setting"]])
+    init = select(main_rows(tables, "GP-L"), method="init")
+    counts = sorted(rows["attempts"].unique())
+    if not counts or init.empty:
+        raise NothingToDraw("it needs rows of experiment 'attempts' and GP-L rows of method init")
+    title = "Fig. 10 · More verification attempts in RL, equal training compute"
+    remarks = (
+        "GP-L, growth over Init",
+        "numbers: attempts, faint: the way there",
+        "hollow: as printed in the paper",
+    )
+    subtitle = caption(tables.profile, rows, "lines", *remarks)
+    figure = canvas(9.4, 3.7, title, subtitle)
+    plane, ladder = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    series = []
+    for place, count in enumerate(counts):
+        here, color = rows[rows["attempts"] == count], SHADES.get(count, GREY)
+        growth = {split: _growth(here, init, split) for split in ("id", "rule_ood")}
+        if any(value is None for value in growth.values()):
+            raise NothingToDraw(f"attempts={count} shares no seed with Init on both splits")
+        _draw_growth(plane, _path(here, init), growth, color, f"{count}")
+        error_bar(ladder, place - 0.1, growth["rule_ood"], color, linewidth=2)
+        ladder.plot(place - 0.1, 100 * growth["rule_ood"].value, "o", color=color, markersize=8,
+                    markeredgecolor="white", zorder=5, label=f"attempts={count}")  # fmt: skip
+        if count in published.FIG10["ood_growth"]:
+            ladder.plot(place + 0.16, published.FIG10["ood_growth"][count], "D", color=GREY, markersize=6,
+                        markerfacecolor="white", zorder=5, label=f"paper attempts={count}")  # fmt: skip
+        names = {"id": "id_growth", "rule_ood": "ood_growth"}
+        series.append({"attempts": count, "train_flops": ends(here)["train_flops"].mean()}
+                      | {names[split]: percent(value) for split, value in growth.items()})  # fmt: skip
+    for axes in (plane, ladder):
+        axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+    plane.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+    plane.grid(True, axis="both")
+    plane.set(xlabel="OOD growth (points)", ylabel="ID growth (points)", title="Growth over Init")
+    ladder.set(xlabel="verification attempts in RL", ylabel="OOD growth (points)", title="OOD growth by attempts")
+    ladder.set_xticks(range(len(counts)), counts)
+    ladder.set_xlim(-0.5, len(counts) - 0.5)
+    ladder.legend(handles=[paper_handle("paper")], loc="best")
+    return Drawing(figure, record("fig10", title, subtitle, tables.profile, series, published.FIG10))
+
+
+def _growth(rows: pd.DataFrame, init: pd.DataFrame, split: str) -> statistics.Estimate | None:
+    return statistics.difference_of(ends(select(rows, split=split)), select(init, split=split))
+
+
+def _path(rows: pd.DataFrame, init: pd.DataFrame) -> list[tuple[float, float]]:
+    """Mean (OOD, ID) growth at every checkpoint, from Init's (0, 0) on, in points."""
+    path = [(0.0, 0.0)]
+    for _, step in rows.groupby(checkpoints(rows)):
+        growth = [_growth(step, init, split) for split in ("rule_ood", "id")]
+        if all(growth):
+            path.append(tuple(100 * value.value for value in growth))
+    return path
+
+
+def _draw_growth(axes: Axes, path: list, growth: dict, color: str, label: str) -> None:
+    x, y = growth["rule_ood"], growth["id"]
+    axes.plot(*zip(*path, strict=True), color=color, alpha=0.35, linewidth=1.2, marker=".", zorder=2, label="_path")
+    axes.plot([100 * x.low, 100 * x.high], [100 * y.value] * 2, color=color, linewidth=1.3, label="_interval")
+    error_bar(axes, 100 * x.value, y, color)
+    axes.plot(100 * x.value, 100 * y.value, "o", color=color, markersize=9, markeredgecolor="white", zorder=6,
+              label=f"attempts={label}")  # fmt: skip
+    axes.annotate(label, (100 * x.value, 100 * y.value), xytext=(6, -13), textcoords="offset points",
+                  color=INK, fontweight="bold", fontsize=10)  # fmt: skip
+
+
+@styled
+def sensitivity(tables: Tables) -> Drawing:
+    """Own figure: every temperature and number of attempts; Init, SFT, RL and RL's lead over both."""
+    rows = ends(select(tables.metrics, task="general_points", modality="text", experiment="sensitivity",
+                       metric="success"))  # fmt: skip
+    if rows.empty:
+        raise NothingToDraw("it needs rows of experiment 'sensitivity'")
+    settings = [parse_setting(name) for name in rows["setting"]]
+    rows = rows.assign(
+        temperature=[s["temperature"] for s in settings], attempts=[int(s["attempts"]) for s in settings]
+    )
+    splits = {"id": "ID", "heldout": "held-out hands", "rule_ood": "rule-OOD"}
+    splits = {split: name for split, name in splits.items() if len(select(rows, split=split))}
+    columns = [("init", None), ("sft", None), ("rl", None), ("rl", "init"), ("rl", "sft")]
+    title = "Sensitivity · The same checkpoints at every temperature and number of attempts"
+    remarks = ("GP-L success in percent, differences in points", "grey: the CI holds 0")
+    subtitle = caption(tables.profile, rows, "±, half the width", *remarks)
+    figure = canvas(12.0, 2.35 * len(splits) + 0.4, title, subtitle)
+    grid = figure.subplots(len(splits), len(columns), squeeze=False, sharex=True, sharey=True)
+    limit = _largest_difference(rows)
+    series = []
+    for line, (split, name) in zip(grid, splits.items(), strict=True):
+        for axes, (method, other) in zip(line, columns, strict=True):
+            series += _heat(axes, select(rows, split=split), method, other, limit)
+            if axes in grid[0]:
+                axes.set_title(NAMES[method] if other is None else f"{NAMES[method]} minus {NAMES[other]}")
+            if axes in grid[-1]:
+                axes.set_xlabel("attempts")
+        line[0].set_ylabel(f"{name}\ntemperature")
+    return Drawing(figure, record("sensitivity", title, subtitle, tables.profile, series, None))
+
+
+def _cells(rows: pd.DataFrame, method: str, other: str | None) -> list[tuple[float, int, statistics.Estimate]]:
+    cells = []
+    for (temperature, count), cell in rows.groupby(["temperature", "attempts"]):
+        mine = cell[cell["method"] == method]
+        rest = None if other is None else cell[cell["method"] == other]
+        estimate = statistics.level_of(mine) if rest is None else statistics.difference_of(mine, rest)
+        if estimate is not None:
+            cells.append((temperature, count, estimate))
+    return cells
+
+
+def _largest_difference(rows: pd.DataFrame) -> float:
+    """One colour scale for all differences: the largest of them in points, at least 1."""
+    cells = [_cells(part, "rl", other) for _, part in rows.groupby("split") for other in ("init", "sft")]
+    return max([1.0, *[abs(100 * estimate.value) for group in cells for *_, estimate in group]])
+
+
+def _heat(axes: Axes, rows: pd.DataFrame, method: str, other: str | None, limit: float) -> list[dict]:
+    """One temperature x attempts table, coloured and with its numbers written in."""
+    temperatures, counts = sorted(rows["temperature"].unique()), sorted(rows["attempts"].unique())
+    cells = _cells(rows, method, other)
+    values = np.full((len(temperatures), len(counts)), np.nan)
+    for temperature, count, estimate in cells:
+        values[temperatures.index(temperature), counts.index(count)] = 100 * estimate.value
+    if other is None:
+        look = {
+            "cmap": LinearSegmentedColormap.from_list("level", ["white", COLORS[method]]),
+            "vmin": 0,
+            "vmax": 100,
+        }
+    else:
+        scale = [COLORS[other], "white", COLORS["rl"]]
+        look = {
+            "cmap": LinearSegmentedColormap.from_list("lead", scale),
+            "norm": TwoSlopeNorm(0, -limit, limit),
+        }
+    image = axes.pcolormesh(values, edgecolors="white", linewidth=2, alpha=1, **look, label=f"{method} {other}")
+    for temperature, count, estimate in cells:
+        x, y = counts.index(count) + 0.5, temperatures.index(temperature) + 0.5
+        clear = other is None or estimate.low > 0 or estimate.high < 0
+        dark = np.dot(image.to_rgba([100 * estimate.value])[0][:3], (0.3, 0.59, 0.11)) < 0.55
+        ink = "white" if dark else INK if clear else "#9a9a9a"
+        main = f"{100 * estimate.value:.1f}" if other is None else points(estimate.value)
+        axes.text(x, y + 0.1, main, ha="center", va="center", color=ink, fontsize=9,
+                  fontweight="bold" if clear and other else "normal")  # fmt: skip
+        axes.text(x, y - 0.25, f"±{50 * (estimate.high - estimate.low):.1f}", ha="center", va="center",
+                  color=ink, fontsize=6.5)  # fmt: skip
+    axes.set_xticks([i + 0.5 for i in range(len(counts))], counts)
+    axes.set_yticks([i + 0.5 for i in range(len(temperatures))], [f"{value:g}" for value in temperatures])
+    axes.tick_params(length=0)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    common = {"method": method, "minus": other, "split": rows["split"].iloc[0]}
+    return [common | {"temperature": t, "attempts": count} | percent(e) for t, count, e in cells]

@@ -1,0 +1,83 @@
+"""Every figure by its number in the paper (our own by name): draw one, or all that a profile's tables allow.
+
+Figures are functions of the tables and transcripts: they train nothing and read nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+
+from .. import doctor, tables
+from . import ablations, bars, curves, examples, maps, mechanism, transcripts, tuning, visual
+from .style import Drawing, NothingToDraw, Tables, save_figure
+
+FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
+    1: curves.whole_routes,
+    4: maps.route_on_a_map,
+    5: curves.main_curves,
+    6: bars.rule_ood_bars,
+    7: visual.visual_ood,
+    8: visual.recognition,
+    9: tuning.without_sft,
+    10: ablations.attempts,
+    11: examples.gp_vl,
+    12: examples.gp_l,
+    13: examples.v_irl_vl,
+    14: examples.v_irl_l,
+    15: curves.suboptimal,
+    16: tuning.sft_tuning,
+    17: tuning.rl_tuning,
+    18: curves.image_routes,
+    19: tuning.overfitted,
+    20: transcripts.failure_without_sft,
+    21: transcripts.failure_of_sft,
+    "headline": bars.headline,
+    "mechanism": mechanism.mechanism,
+    "protocols": bars.protocols,
+    "sensitivity": ablations.sensitivity,
+}
+
+
+def read(profile: str) -> Tables:
+    """What the figures of a profile are drawn from. Raises TableError if there is no valid table."""
+    return Tables(profile, tables.read_metrics(profile), tables.read_transcripts(profile))
+
+
+def file_name(number: int | str) -> str:
+    """`fig05` for 5, `headline` for our own. Raises ValueError for a figure that is not drawn here."""
+    if number not in FIGURES:
+        raise ValueError(f"There is no figure {number!r}; the figures are {', '.join(map(str, FIGURES))}.")
+    return f"fig{number:02d}" if isinstance(number, int) else number
+
+
+def draw(number: int | str, profile: str, **options: object) -> Drawing:
+    """Draw and save one figure. Raises NothingToDraw if the tables hold no rows for it."""
+    name, data = file_name(number), read(profile)
+    drawing = FIGURES[number](data, **options)
+    save_figure(drawing, name, profile)
+    return drawing
+
+
+def draw_all(profile: str) -> list[str]:
+    """Draw and save every figure that the tables have rows for, on all cores; print what was skipped and why."""
+    written = []
+    with ProcessPoolExecutor(doctor.cores()) as pool:
+        for name, reason in pool.map(_draw_if_possible, FIGURES, repeat(read(profile))):
+            if reason:
+                print(f"skipped  {name}: {reason}")
+            else:
+                print(f"written  figures/{profile}/{name}.{{png,pdf,json}}")
+                written.append(name)
+    return written
+
+
+def _draw_if_possible(number: int | str, data: Tables) -> tuple[str, str | None]:
+    """(file name, why it was not drawn); None if it was."""
+    name = file_name(number)
+    try:
+        save_figure(FIGURES[number](data), name, data.profile)
+    except NothingToDraw as reason:
+        return name, str(reason)
+    return name, None

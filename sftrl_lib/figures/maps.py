@@ -1,0 +1,287 @@
+"""Fig. 4: one real episode of V-IRL on a map: the route, the landmarks, and what the model saw and did.
+
+Paper: a hand-made picture of one route (The Dutch, Lola Taverna, Shuka). Ours: an episode that the run kept. The
+streets are those of the generated city, whose panoramas lie about 10 m apart along them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import matplotlib.patheffects as effects
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from scipy.spatial import cKDTree
+
+from .. import published
+from ..virl import City, Route, load_city
+from ..virl.rails import SPATIAL
+from ..virl.schema import NO_LANDMARK
+from ..virl.verifier import read_answer
+from .exchanges import exchanges, observation
+from .page import feedback, heard, printable, source, wrapped
+from .style import COLORS, GREY, INK, RIGHT, WRONG, Drawing, NothingToDraw, Tables, canvas, record, styled
+
+LAND, STREET, KERB = "#f3f1ec", "#ffffff", "#dfdbd3"
+NEIGHBOURS = 13.0  # metres: panoramas closer than this lie on the same street
+MARGIN = 75.0  # metres around the route
+CORNER = 20.0  # metres from a crossing to its landmark's label
+SIZE = 6.4  # inches of the map's side
+TEXT = 6.6  # inches of the column beside it
+LINE = (0.17, 0.21)  # least and most inches from line to line in that column
+WIDTH = 84  # characters of a line in that column
+METRES_PER_DEGREE = 111_320.0
+_METHODS = ("rl", "sft", "init")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row beside the map: a decision, or several steps forward in a row."""
+
+    number: int  # of the decision, 0 for steps forward
+    rail: tuple[int, ...]  # positions on the rail
+    saw: str
+    did: tuple[tuple[str, bool, str], ...]  # action, right or wrong, the verifier's words
+
+
+@styled
+def route_on_a_map(tables: Tables) -> Drawing:
+    """Fig. 4: the route of one episode in its city, its landmarks, instructions, observations and actions."""
+    found = _best(tables.transcripts)
+    if found is None:
+        raise NothingToDraw("it needs a navigation transcript of experiment 'main' in a generated city")
+    episode, city, route = found
+    steps = _steps(episode)
+    title = f"Fig. 4 · A walk through a generated {city.name.split(':')[0].upper()}, instruction by instruction"
+    outcome = "the destination reached" if episode.get("success") else "ended before the destination"
+    subtitle = f"{source(tables.profile, episode)} · {outcome} · streets and landmarks are invented"
+    figure = canvas(SIZE + TEXT + 0.3, SIZE + 0.25, title, subtitle)
+    figure.set_layout_engine("none")  # set by hand: inches from the bottom left
+    width, height = figure.get_size_inches()
+    map_axes = figure.add_axes((0.12 / width, 0.12 / height, SIZE / width, SIZE / height))
+    _draw_map(map_axes, episode, city, route, steps)
+    text_axes = figure.add_axes(((SIZE + 0.4) / width, 0.12 / height, TEXT / width, SIZE / height))
+    _draw_text(text_axes, episode, steps)
+    shown = [{key: value for key, value in episode.items() if key != "turns"} | {"steps": [vars(s) for s in steps]}]
+    return Drawing(figure, record("fig04", title, subtitle, tables.profile, shown, published.FIG04))
+
+
+def _best(transcripts: list[dict]) -> tuple[dict, City, Route] | None:
+    """The episode that makes the clearest map: arrived, three or four legs with landmarks, by RL, a few steps."""
+    ranked = []
+    for number, episode in enumerate(transcripts):
+        wanted = {"task": "navigation", "experiment": "main", "setting": "sampled"}
+        if any(episode[key] != value for key, value in wanted.items()) or episode["method"] not in _METHODS:
+            continue
+        if (place := _place(episode)) is None or not episode["turns"]:
+            continue
+        city, route = place
+        bare = sum(leg.landmark == NO_LANDMARK for leg in route.legs)
+        corrected = any(len(turns) > 1 for turns in exchanges(episode))
+        rank = (not episode.get("success"), abs(len(route.legs) - 3.4) > 1, bare, not corrected,
+                _METHODS.index(episode["method"]), abs(len(episode["path"]) - 11), number)  # fmt: skip
+        ranked.append((rank, episode, city, route))
+    return min(ranked, key=lambda item: item[0], default=(None,))[1:] or None
+
+
+def _place(episode: dict) -> tuple[City, Route] | None:
+    """The episode's city and route; None if it is of another city than the name says today."""
+    try:
+        city = load_city(str(episode["city"]))
+        route = city.routes[int(episode["route"])]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    path = {tuple(point) for point in episode.get("path", [])}
+    return (city, route) if {route.start, *route.waypoints} <= path else None
+
+
+def _said(turn: dict) -> str:
+    return read_answer(str(turn.get("output", ""))).get("action") or "(no action)"
+
+
+def _steps(episode: dict) -> list[Step]:
+    """The episode's exchanges: decisions numbered, flawless steps forward in a row taken together."""
+    steps: list[Step] = []
+    decisions = 0
+    for turns in exchanges(episode):
+        here = int(turns[0].get("position") or 0)
+        saw = observation(heard(turns[0]))
+        did = tuple(
+            (_said(turn), turn.get("outcome") == "correct", feedback(turns, index)) for index, turn in enumerate(turns)
+        )
+        if did == (("forward()", True, did[0][2]),):
+            if steps and not steps[-1].number:
+                steps[-1] = Step(0, (*steps[-1].rail, here), saw, did)
+            else:
+                steps.append(Step(0, (here,), saw, did))
+        else:
+            decisions += 1
+            steps.append(Step(decisions, (here,), saw, did))
+    return steps
+
+
+class _Ground:
+    """Latitudes and longitudes as metres east and north of the middle of a route."""
+
+    def __init__(self, path: list) -> None:
+        points = np.asarray(path, float)
+        self._middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        self._scale = np.array([METRES_PER_DEGREE * math.cos(math.radians(self._middle[0])), METRES_PER_DEGREE])
+
+    def metres(self, geocodes: object) -> np.ndarray:
+        return (np.asarray(geocodes, float).reshape(-1, 2) - self._middle)[:, ::-1] * self._scale
+
+
+def _draw_map(axes: Axes, episode: dict, city: City, route: Route, steps: list[Step]) -> None:
+    ground = _Ground(episode["path"])
+    path = ground.metres(episode["path"])
+    half = max(110.0, np.abs(path).max() + MARGIN)
+    axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[], facecolor=LAND)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=KERB)
+    street = 11.0 * 72 * SIZE / (2 * half)  # points: 11 m, kerb to kerb
+    _draw_streets(axes, ground.metres(list(city.panoramas)), half, street)
+    color, reached = COLORS[episode["method"]], max(place for step in steps for place in step.rail)
+    axes.plot(*path[reached:].T, color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.8, zorder=3, label="not reached")
+    axes.plot(*path[: reached + 1].T, color=color, linewidth=4.5, alpha=0.9, zorder=4, solid_joinstyle="round",
+              solid_capstyle="round", label="walked")  # fmt: skip
+    _draw_arrows(axes, path[: reached + 1], color)
+    axes.plot(*path.T, linestyle="none", marker="o", markersize=3.6, markerfacecolor="white", markeredgecolor=color,
+              markeredgewidth=1.0, zorder=6, label="positions")  # fmt: skip
+    for step in steps:
+        if step.number:
+            x, y = path[step.rail[0]]
+            clean = all(right for _, right, _ in step.did)
+            axes.text(x, y, f"{step.number}", ha="center", va="center", fontsize=8.2, fontweight="bold",
+                      color="white", zorder=8,
+                      bbox={"boxstyle": "circle,pad=0.22", "facecolor": color if clean else WRONG,
+                            "edgecolor": "white", "linewidth": 1.2})  # fmt: skip
+    _draw_landmarks(axes, ground, path, route, half)
+    _draw_scale(axes, path, half)
+
+
+def _draw_streets(axes: Axes, panoramas: np.ndarray, half: float, width: float) -> None:
+    """Neighbouring panoramas joined, wide and pale, once for the kerb and once for the street."""
+    near = panoramas[(np.abs(panoramas) < half + 60).all(axis=1)]
+    pairs = cKDTree(near).query_pairs(NEIGHBOURS, output_type="ndarray")
+    pairs = pairs[np.lexsort(pairs.T[::-1])]  # the tree's order is not promised, the file's bytes are
+    for extra, color in ((2.0, KERB), (0.0, STREET)):
+        lines = LineCollection(near[pairs], colors=color, linewidths=width + extra, capstyle="round", zorder=1)
+        axes.add_collection(lines)
+
+
+def _draw_arrows(axes: Axes, path: np.ndarray, color: str) -> None:
+    """A small arrow head in the middle of every stretch that is long enough for one."""
+    for start, end in zip(path[:-1], path[1:], strict=True):
+        if np.hypot(*(end - start)) > 24:
+            middle, way = (start + end) / 2, (end - start) / np.hypot(*(end - start))
+            axes.annotate("", middle + 5 * way, middle - 5 * way, zorder=5,
+                          arrowprops={"arrowstyle": "-|>,head_width=0.32,head_length=0.5", "color": "white",
+                                      "linewidth": 0, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+
+
+def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, route: Route, half: float) -> None:
+    """Each landmark at the corner where the agent sees it on arriving at the crossing, with its name."""
+    halo = [effects.withStroke(linewidth=3, foreground=LAND)]
+    taken: list[tuple] = []
+    for leg, crossing in zip(route.legs, ground.metres(route.waypoints), strict=True):
+        if leg.landmark == NO_LANDMARK:
+            continue
+        last = leg is route.legs[-1]
+        name, _, relation = printable(leg.landmark).removeprefix("The destination ").partition(" is on your ")
+        turn = 45 * SPATIAL.index(relation) if relation in SPATIAL else 0
+        angle = math.radians(leg.heading + turn)
+        way = np.array([math.sin(angle), math.cos(angle)])
+        place = crossing + CORNER * way
+        look = {"marker": "*", "markersize": 17} if last else {"marker": "s", "markersize": 7}
+        axes.plot(*place, color="#d98e00" if last else "#8c6d46", markeredgecolor="white", zorder=7,
+                  label="destination" if last else "landmark", **look)  # fmt: skip
+        x, y, box = _room_for(name[:40], place, way, path, half, taken)
+        taken.append(box)
+        axes.text(x, y, name[:40], ha="center", va="center", fontsize=9.4, fontweight="bold", zorder=9,
+                  path_effects=halo, parse_math=False, color="#a86f00" if last else "#6b5233")  # fmt: skip
+
+
+def _room_for(name: str, place: np.ndarray, way: np.ndarray, path: np.ndarray, half: float, taken: list) -> tuple:
+    """Where to write a name (its middle) and the box it fills: beside, above or below its mark.
+
+    Best inside the map, then off other names, then off the route, then on the side away from the crossing.
+    """
+    unit = 2 * half / SIZE  # metres an inch
+    wide, high = 0.041 * unit * len(name), 0.09 * unit  # half of the text's width and height
+    samples = np.linspace(path[:-1], path[1:], 12).reshape(-1, 2)
+    options = []
+    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        x, y = place[0] + dx * (wide + 0.13 * unit), place[1] + dy * 0.21 * unit
+        box = (x - wide, x + wide, y - high, y + high)
+        outside = max(abs(box[0]), abs(box[1]), abs(box[2]), abs(box[3])) > 0.99 * half
+        clash = sum(box[0] < b[1] and box[1] > b[0] and box[2] < b[3] and box[3] > b[2] for b in taken)
+        near = 0.12 * unit  # the route is a broad line with numbers on it
+        hidden = (np.abs(samples - (x, y)) < (wide + near, high + near)).all(axis=1).sum()
+        options.append(((outside, clash, hidden, dx == 0, -(dx * way[0] + dy * way[1])), x, y, box))
+    return min(options)[1:]
+
+
+def _draw_scale(axes: Axes, path: np.ndarray, half: float) -> None:
+    """A scale bar and a north arrow in the corner that lies farthest from the route."""
+    corners = [(x, y) for x in (-1, 1) for y in (-1, 1)]
+    x, y = max(corners, key=lambda corner: np.hypot(*(path - 0.85 * half * np.array(corner)).T).min())
+    length = 100.0 if half > 160 else 50.0
+    left, base = (x * 0.92 * half - (length if x > 0 else 0)), y * 0.86 * half - 0.04 * half
+    box = {"facecolor": LAND, "alpha": 0.85, "edgecolor": "none", "zorder": 9}
+    pad = 0.04 * half
+    axes.fill_between([left - pad, left + length + pad], base - pad, base + 0.17 * half, **box)
+    axes.plot([left, left + length], [base, base], color=INK, linewidth=2, solid_capstyle="butt", zorder=10)
+    axes.text(left, base + 0.015 * half, f"{length:.0f} m", va="bottom", fontsize=8.5, zorder=10)
+    north = left + length
+    axes.annotate("", (north, base + 0.1 * half), (north, base + 0.015 * half), zorder=10,
+                  arrowprops={"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+    axes.text(north, base + 0.105 * half, "N", ha="center", va="bottom", fontsize=8.5, zorder=10)
+
+
+def _draw_text(axes: Axes, episode: dict, steps: list[Step]) -> None:
+    """Right of the map: the instructions, then each numbered decision with what was seen and done."""
+    axes.set_axis_off()
+    axes.set(xlim=(0, TEXT), ylim=(SIZE, 0))
+    rows: list[tuple] = [(0, "Instructions", INK, "bold", "")]
+    for number, sentence in enumerate(episode.get("instructions", []), start=1):
+        for index, line in enumerate(wrapped(f"{number}. {sentence}", width=WIDTH)):
+            rows.append((0 if index == 0 else 0.2, line.text, INK, "normal", ""))
+    rows += [(0, "", INK, "normal", ""), (0, "What the model saw, and what it answered", INK, "bold", "")]
+    color = COLORS[episode["method"]]
+    for step in steps:
+        rows += _rows_of(step, color)
+    room = int(SIZE / LINE[0])
+    if len(rows) > room:
+        rows = [*rows[: room - 1], (0.3, f"[... {len(rows) - room + 1} more lines]", GREY, "normal", "")]
+    line = min(LINE[1], SIZE / len(rows))  # a short route is set in larger type
+    size = 9.8 * line / LINE[1]
+    for index, (indent, text, ink, weight, badge) in enumerate(rows):
+        y = 0.02 + line * index
+        if badge:
+            axes.text(0.1, y + 0.38 * line, badge, ha="center", va="center", fontsize=0.8 * size, color="white",
+                      fontweight="bold",
+                      bbox={"boxstyle": "circle,pad=0.2", "facecolor": ink, "edgecolor": "none"})  # fmt: skip
+            ink = INK
+        axes.text(indent, y, text, va="top", fontsize=size, color=ink, fontweight=weight, parse_math=False)
+
+
+def _rows_of(step: Step, color: str) -> list[tuple]:
+    """(indent, text, ink, weight, badge) of the lines of one step."""
+    if not step.number:
+        times = f" × {len(step.rail)}" if len(step.rail) > 1 else ""
+        return [(0.3, f"✓ forward(){times}", RIGHT, "normal", "")]
+    clean = all(right for _, right, _ in step.did)
+    seen = [line.text for line in wrapped(f"saw  {step.saw.rstrip(';')}", width=WIDTH - 6)][:2]
+    rows = [(0.3, seen[0], color if clean else WRONG, "normal", f"{step.number}")]
+    rows += [(0.3, text, INK, "normal", "") for text in seen[1:]]
+    for did, right, said in step.did:
+        weight, ink = "bold" if right and not clean else "normal", RIGHT if right else WRONG
+        rows.append((0.3, wrapped(f"{'✓' if right else '✗'} {did}", width=WIDTH - 6)[0].text, ink, weight, ""))
+        if said and not right:
+            heard_back = wrapped(f"“{' '.join(said.split())}”", width=WIDTH - 8)[:2]
+            rows += [(0.5, line.text, GREY, "normal", "") for line in heard_back]
+    return rows

@@ -1,0 +1,106 @@
+"""Failures as they were recorded: Fig. 20 (without SFT) and Fig. 21 (after too much of it), each set as a page.
+
+Paper: one printed answer each: a brute-force Python program without JSON, and an absolute heading where the prompt
+offers relative turns only. Ours: failing episodes that the run kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .. import published
+from .exchanges import exchanges, sections
+from .page import ANSWER, PROMPT, Block, cut, heard, middle_cut, set_page, source, verdict, wrapped
+from .style import COLORS, GREY, Drawing, NothingToDraw, Tables, record, styled
+
+TURNS = 5  # attempts shown
+LONGEST = 8  # lines of one answer
+HISTORY = 12  # lines of what happened before
+
+_COMPASS = "north|northeast|east|southeast|south|southwest|west|northwest"
+HEADING = re.compile(rf"turn_direction\s*\(\s*(?:{_COMPASS})\s*\)")  # an action of the training rule
+OFFERED = re.compile(r"""['"](?:slightly )?(?:left|right)['"]""")  # in the prompt's action space
+_WRONG_TINT = "#f3c9d6"
+
+
+@styled
+def failure_without_sft(tables: Tables) -> Drawing:
+    """Fig. 20: the model without SFT on a hand under the new rule."""
+    episode = _first_failure(tables.transcripts)
+    if episode is None:
+        raise NothingToDraw("it needs a failing transcript of method foundation or rl_no_init")
+    title = "Fig. 20 · What the model answers without SFT"
+    subtitle = f"{source(tables.profile, episode)} · paper: a Python program instead of JSON"
+    shown = episode["turns"][:TURNS]
+    asked = middle_cut(wrapped(heard(shown[0])), 3, LONGEST - 4)  # the task, and the hand at the end
+    blocks = [Block("asked", GREY, asked, ink=GREY)]
+    for index, turn in enumerate(shown):
+        answer = cut(wrapped(turn.get("output", "")), LONGEST)
+        blocks.append(Block(f"attempt {index + 1}", COLORS["rl_no_init"], answer, box=ANSWER))
+        blocks.append(verdict(episode["turns"], index))
+    figure = set_page(title, subtitle, blocks, episode)
+    data = record("fig20", title, subtitle, tables.profile, [episode | {"turns": shown}], published.FIG20)
+    return Drawing(figure, data)
+
+
+def _first_failure(transcripts: list[dict]) -> dict | None:
+    """An episode without a correct answer: rather RL's than the foundation's, rather one whose answers cannot be read.
+
+    That is the failure the paper shows: no formula in the asked format, so nothing to reward.
+    """
+    failing = [
+        episode for episode in transcripts
+        if episode["task"] == "general_points" and episode["method"] in ("rl_no_init", "foundation")
+        and episode["turns"] and all(turn.get("outcome") != "correct" for turn in episode["turns"])
+    ]  # fmt: skip
+
+    def rank(episode: dict) -> tuple:
+        readable = sum(turn["outcome"] != "illegal" for turn in episode["turns"])
+        return episode["method"] != "rl_no_init", readable, episode["split"] != "rule_ood", -episode["step"]
+
+    return min(failing, key=rank, default=None)
+
+
+@styled
+def failure_of_sft(tables: Tables) -> Drawing:
+    """Fig. 21: SFT at its end, offered relative turns only, answers with the absolute headings of its training."""
+    found = min(_old_headings(tables.transcripts), key=lambda item: item[0], default=None)
+    if found is None:
+        raise NothingToDraw("it needs a navigation transcript of method sft, split rule_ood, with an absolute heading")
+    _, episode, turns = found
+    title = "Fig. 21 · After much SFT: a heading that the prompt does not offer"
+    subtitle = f"{source(tables.profile, episode)} · paper: the same failure, turn_direction(northwest)"
+    blocks = []
+    parts = sections(heard(turns[0]))
+    for name in ("Instruction", "Action space", "Observations and actions sequence"):
+        if name in parts:
+            text = f"[{name}]\n{parts[name]}"
+            lines = middle_cut(wrapped(text, OFFERED if name == "Action space" else None), HISTORY // 2, HISTORY // 2)
+            blocks.append(Block("" if blocks else "asked", GREY, lines, box=PROMPT))
+    for index, turn in enumerate(turns):
+        answer = cut(wrapped(turn.get("output", ""), HEADING), LONGEST)
+        name = "SFT answers" if index == 0 else f"attempt {index + 1}"
+        blocks.append(Block(name, COLORS["sft"], answer, box=ANSWER, mark=_WRONG_TINT))
+        blocks.append(verdict(turns, index))
+    if expert := turns[0].get("expert_action"):
+        blocks.append(Block("expert", GREY, wrapped(expert), ink=GREY))
+    figure = set_page(title, subtitle, blocks)
+    data = record("fig21", title, subtitle, tables.profile, [episode | {"turns": turns}], published.FIG21)
+    return Drawing(figure, data)
+
+
+def _old_headings(transcripts: list[dict]) -> Iterator[tuple[tuple, dict, list[dict]]]:
+    """Exchanges of SFT under the new rule that begin with an absolute heading, each with its rank, best lowest.
+
+    Best: the longest trained, wrong to the end, early on the route (a short history).
+    """
+    wanted = {"task": "navigation", "method": "sft", "experiment": "main", "split": "rule_ood"}
+    for number, episode in enumerate(transcripts):
+        if any(episode[key] != value for key, value in wanted.items()):
+            continue
+        for place, turns in enumerate(exchanges(episode)):
+            if turns[0].get("outcome") == "correct" or not HEADING.search(str(turns[0].get("output", ""))):
+                continue
+            mended = any(turn.get("outcome") == "correct" for turn in turns)
+            yield (-episode["step"], mended, place, number), episode, turns

@@ -1,0 +1,45 @@
+"""Pretraining documents as token ids and labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from ..models.policy import Policy
+from .documents import Document
+from .tokenizer import ASSISTANT, END, USER
+from .vision import IMAGE
+
+IGNORED = -100  # the label of a token without loss
+
+
+def tokens_per_picture(policy: Policy) -> int:
+    """Into how many tokens the model turns a picture; 0 for a text model."""
+    vision = getattr(policy.model.config, "vision_config", None)
+    return (vision.image_size // vision.patch_size) ** 2 if vision else 0
+
+
+def pictures(doc: Document) -> list[np.ndarray]:
+    """What a document shows, in order."""
+    return [turn.picture for turn in doc if turn.picture is not None]
+
+
+def encode(doc: Document, tokenizer: PreTrainedTokenizerFast, image_tokens: int = 0) -> tuple[list[int], list[int]]:
+    """(token ids, labels) of a document; tokens of turns that are not to be learnt have the label -100."""
+    role_token = {role: tokenizer.convert_tokens_to_ids(t) for role, t in (("user", USER), ("assistant", ASSISTANT))}
+    end = tokenizer.convert_tokens_to_ids(END)
+    ids: list[int] = []
+    labels: list[int] = []
+    encoded = tokenizer([turn.content for turn in doc], add_special_tokens=False).input_ids
+    for turn, tokens in zip(doc, encoded, strict=True):
+        if turn.role in role_token:
+            ids.append(role_token[turn.role])
+            labels.append(IGNORED)
+        if turn.picture is not None:
+            ids += [tokenizer.convert_tokens_to_ids(IMAGE)] * image_tokens
+            labels += [IGNORED] * image_tokens
+        if turn.role == "assistant":
+            tokens = [*tokens, end]
+        ids += tokens
+        labels += tokens if turn.learn else [IGNORED] * len(tokens)
+    return ids, labels

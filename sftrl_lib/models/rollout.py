@@ -1,0 +1,146 @@
+"""The rollout engine: many episodes side by side, several attempts each, every token read once.
+
+How they differ:
+* official code: one episode at a time with `generate`, the whole history read again for every attempt, then a second
+  forward pass to get the log-probabilities.
+* ours: a batch of environments advances attempt by attempt. The key-value cache survives from one attempt to the
+  next and only the feedback is read; rows of finished episodes are dropped; log-probabilities and values are kept as
+  they are sampled. An environment that rewrites its prompt (navigation after a correct step) starts a new sequence, of
+  which only what follows the common beginning with the old one is read. A picture is read once, with the chunk that
+  holds its image tokens; where it differs from the last one, the common beginning ends before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from ..messages import message_text
+from .decoding import Decoding
+from .policy import Picture, Policy, Prompt
+
+
+@dataclass
+class Attempt:
+    """One answer of the model: ``ids[start:end]`` of its sequence, and what came of it."""
+
+    start: int
+    end: int
+    logprobs: list[float]  # of the sampled tokens, at the sampling temperature
+    value: float  # the critic's estimate at the last prompt token; 0 without a critic
+    text: str = ""
+    reward: float = 0.0
+    outcome: str = ""
+    feedback: str = ""
+
+
+@dataclass
+class Conversation:
+    """One token sequence: a prompt, an answer, feedback, an answer, ..."""
+
+    ids: list[int]
+    attempts: list[Attempt] = field(default_factory=list)
+    picture: Picture | None = None  # of the image tokens among the ids
+
+
+@dataclass
+class Episode:
+    """All attempts of one episode, in order, over one or more sequences."""
+
+    conversations: list[Conversation]
+    info: dict[str, Any]  # of the reset
+    terminated: bool = False
+    truncated: bool = False
+    tokens_read: int = 0  # tokens that went through the model
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return [attempt for conversation in self.conversations for attempt in conversation.attempts]
+
+
+def common_beginning(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two sequences share from the start."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def reusable(read: Sequence[int], prompt: Prompt, same_picture: bool, image_token: int | None) -> int:
+    """How many tokens of `prompt` need not be read again after `read`; another picture has other image tokens.
+
+    The last token is always read again, for the state at it is where the answer begins.
+    """
+    shared = prompt.ids[: common_beginning(read, prompt.ids[:-1])]
+    return len(shared) if same_picture or image_token not in shared else shared.index(image_token)
+
+
+@torch.no_grad()
+def rollout(
+    policy: Policy,
+    envs: Sequence[gymnasium.Env],
+    resets: Sequence[dict[str, Any]],
+    temperature: float,
+    max_new_tokens: int,
+    generator: torch.Generator,
+    progress: Callable[[int], None] | None = None,
+) -> list[Episode]:
+    """Play one episode in every environment and return them in that order.
+
+    `resets` holds the keyword arguments of each environment's ``reset`` (its seed and options). `temperature` 0 is
+    greedy. `progress` is called with the number of episodes that have just ended.
+    """
+    policy.model.eval()
+    episodes, chunks, known = [], [], []
+    for env, reset in zip(envs, resets, strict=True):
+        observation, info = env.reset(**reset)
+        prompt = policy.prompt(observation)
+        chunks.append(prompt.ids)
+        episodes.append(Episode([Conversation(list(prompt.ids), picture=prompt.picture)], info))
+        known.append(observation)
+    decoding = Decoding(policy, temperature, max_new_tokens, generator)
+    active = list(range(len(envs)))
+    while active:
+        hidden = decoding.feed(chunks, [episodes[index].conversations[-1].picture for index in active])
+        values = policy.value_head(hidden).tolist() if policy.value_head is not None else [0.0] * len(active)
+        answers, logprobs = decoding.answer(hidden)
+        going_on, lengths, next_chunks = [], [], []
+        for row, index in enumerate(active):
+            episode = episodes[index]
+            conversation = episode.conversations[-1]
+            start = len(conversation.ids)
+            conversation.ids += answers[row]
+            ended = answers[row][-1] == policy.end_token
+            text = policy.tokenizer.decode(answers[row][: -1 if ended else None], skip_special_tokens=True)
+            observation, reward, terminated, truncated, info = envs[index].step(text)
+            attempt = Attempt(start, len(conversation.ids), logprobs[row], values[row], text, float(reward))
+            attempt.outcome, attempt.feedback = info["outcome"], info["feedback"]
+            conversation.attempts.append(attempt)
+            episode.terminated, episode.truncated = terminated, truncated
+            episode.tokens_read += len(chunks[row]) + len(answers[row]) - 1
+            if terminated or truncated:
+                if progress:
+                    progress(1)
+                continue
+            going_on.append(row)
+            messages = observation["messages"]
+            same_picture = np.array_equal(observation.get("image"), known[index].get("image"))
+            read = conversation.ids[:-1]  # the last token sampled has not been fed yet
+            if same_picture and messages[:-2] == known[index]["messages"]:
+                conversation.ids += [] if ended else [policy.end_token]
+                conversation.ids += policy.continuation_ids(message_text(messages[-1]))
+                lengths.append(len(read))
+            else:
+                prompt = policy.prompt(observation)
+                conversation = Conversation(list(prompt.ids), picture=prompt.picture)
+                episode.conversations.append(conversation)
+                lengths.append(reusable(read, prompt, same_picture, policy.image_token))
+            next_chunks.append(conversation.ids[lengths[-1] :])
+            known[index] = observation
+        if going_on:
+            decoding.keep(going_on, lengths)
+        chunks = next_chunks
+        active = [active[row] for row in going_on]
+    return episodes

@@ -1,8 +1,8 @@
-"""Is this machine ready? One line a check, and how to mend what is not.
+"""Check that this machine is ready: one line per check, with a fix for each problem.
 
-Uses the standard library alone and also runs as a script under an old Python, since it is what one calls when
-nothing else works: ``python sftrl_lib/doctor.py``. With ``--packages`` it only answers, by its exit status,
-whether every package of requirements.lock is installed; the Makefile asks an active conda environment so.
+Uses only the standard library and also runs as a script under an old Python, because it is for when nothing else
+works: ``python sftrl_lib/doctor.py``. With ``--packages`` the exit status alone tells whether every package of
+requirements.lock is installed; the Makefile checks an active conda environment this way.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Check(NamedTuple):
     status: str  # ok, warn or fail
     name: str
     found: str
-    mend: str = ""  # what to do, unless ok
+    mend: str = ""  # how to fix it, unless ok
 
 
 def cores() -> int:
-    """CPU cores this process may use: its affinity and its container's quota count."""
+    """CPU cores that this process may use, limited by its affinity and its container's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _first_line("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
@@ -41,7 +41,7 @@ def cores() -> int:
 
 
 def memory() -> tuple[float, float]:
-    """Total and free memory in GB; a container's limit counts. (0, 0) where the system does not tell."""
+    """Total and free memory in GiB, within a container's limit; (0, 0) if unknown."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
@@ -64,7 +64,7 @@ def locked() -> dict:
 
 def check_python() -> Check:
     found = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < (3, 11):  # noqa: UP036 - the one place an old Python gets to
+    if sys.version_info < (3, 11):  # noqa: UP036 - the only branch for an old Python
         return Check("fail", "Python", found, "install Python 3.11 or newer, or name it: make PYTHON=...")
     if util.find_spec("ensurepip") is None and not (ROOT / ".venv" / "ready").exists():
         found += ", without ensurepip"
@@ -89,7 +89,7 @@ def check_packages() -> Check:
         few = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
         return Check("fail", "packages", f"{len(missing)} of {len(pins)} are missing: {few}", "make env")
     if other:
-        return Check("warn", "packages", "; ".join(other), "make env; with others the numbers may differ")
+        return Check("warn", "packages", "; ".join(other), "make env; with other versions the numbers may differ")
     return Check("ok", "packages", f"all {len(pins)} as locked")
 
 
@@ -107,7 +107,7 @@ def check_memory() -> Check:
     total, free = memory()
     found = f"{free:.1f} of {total:.1f} GB free"
     if not total:
-        return Check("warn", "memory", "this system does not tell", "have 4 GB free for two cores")
+        return Check("warn", "memory", "unknown on this system", "make sure that 4 GB are free for two cores")
     if free < 1.5:
         return Check("fail", "memory", found, "close other programs: one run needs about 1.5 GB")
     if free < 3:
@@ -118,12 +118,12 @@ def check_memory() -> Check:
 def check_disk() -> Check:
     free = shutil.disk_usage(HOME if HOME.exists() else ROOT).free / GIB
     if free < 3:
-        return Check("fail", "disk", f"{free:.1f} GB free", "free 3 GB, or set SFTRL_HOME to a roomier folder")
+        return Check("fail", "disk", f"{free:.1f} GB free", "free 3 GB, or set SFTRL_HOME to a folder with more space")
     return Check("ok", "disk", f"{free:.0f} GB free")
 
 
 def check_gpu() -> Check:
-    """A GPU is welcome and never needed by the smoke and laptop profiles."""
+    """A GPU is optional; the smoke and laptop profiles need none."""
     names = ""
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -159,26 +159,26 @@ def check_writing() -> Check:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=str(folder)).close()
         except OSError as problem:
-            mend = "change the folder's owner or mode, or set SFTRL_HOME to a folder of yours"
+            mend = "change the folder's owner or mode, or set SFTRL_HOME to a writable folder"
             return Check("fail", "writing", f"{folder}: {problem.strerror}", mend)
     return Check("ok", "writing", f"build, results and figures in {HOME}")
 
 
 def check_malloc() -> Check:
-    """glibc hands large blocks back at once; every update then pays page faults for the same tensors."""
+    """By default glibc returns large blocks to the system at once, so every update page-faults its tensors again."""
     if platform.libc_ver()[0] != "glibc":
         return Check("ok", "malloc", "not glibc, nothing to set")
     if "MALLOC_MMAP_THRESHOLD_" not in os.environ or "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        mend = "run through make, or export the MALLOC_ lines of the Makefile: else training is slower"
+        mend = "run through make, or export the MALLOC_ lines of the Makefile; otherwise training is slower"
         return Check("warn", "malloc", "glibc without the MALLOC_ thresholds", mend)
     return Check("ok", "malloc", "glibc keeps large blocks")
 
 
 def check_model() -> Check:
-    shipped = ROOT / "sftrl_lib" / "models" / "shipped"
+    shipped = ROOT / "sftrl_lib" / "foundation" / "shipped"
     found = sorted(path.parent.name for path in shipped.glob("*/config.json"))
-    if "text" not in found:
-        return Check("fail", "foundation", "the shipped text model is missing", "make foundation")
+    if missing := sorted({"gp-l", "gp-vl", "virl-l", "virl-vl"} - set(found)):
+        return Check("fail", "foundation", f"the shipped model {missing[0]} is missing", "make foundation")
     return Check("ok", "foundation", ", ".join(found))
 
 
@@ -210,7 +210,7 @@ def main(arguments: list | None = None) -> int:
             print(f"{'':17} -> {check.mend}")
     failed = sum(check.status == "fail" for check in results)
     warned = sum(check.status == "warn" for check in results)
-    print("Ready." if not failed + warned else f"{failed} to mend, {warned} to know about.")
+    print("Ready." if not failed + warned else f"{failed} failed, {warned} with a warning.")
     return int(failed > 0)
 
 

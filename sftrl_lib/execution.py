@@ -1,15 +1,14 @@
-"""Execute one run with papermill, in a kernel of this very interpreter, and account for its time and memory.
+"""Execute one job with papermill, in a kernel of this very interpreter, and account for its time and memory.
 
-papermill alone runs on with a mistyped parameter and leaves a half-executed notebook where the finished one
+papermill alone carries on with a mistyped parameter and leaves a half-executed notebook where the finished one
 belongs. Here an unknown parameter is an error before anything starts, the notebook is executed under a hidden
-name and gets its own only when its last cell has run, and a failed one is kept as ``<run>.failed.ipynb``.
+name and gets its own only when its last cell has run, and a failed one is kept as ``<job>.failed.ipynb``.
 """
 
 from __future__ import annotations
 
 import ast
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -22,56 +21,54 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import doctor, paths
+from . import doctor, fingerprint, paths
 
 if TYPE_CHECKING:
-    from .pipeline import Run
+    from .jobs import Job
 
-# With papermill comes jsonschema, which compiles a grammar of international web addresses for two seconds where it can,
-# in every run anew. Notebooks have none to check.
+# papermill imports jsonschema, which would spend two seconds per job on compiling a grammar that no notebook needs.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 START_TIMEOUT = 180  # seconds a kernel may take to come up; several start at once on a slow disk
-MEMORY_PER_JOB = 3.0  # GB that one run may need at its peak (2.8 measured, laptop); bounds the runs side by side
-_TURNOVER = 2.0  # seconds after its start at which a run is surely on its own feet
+MEMORY_PER_JOB = 3.0  # GB that one job may need at its peak (2.8 measured, laptop); bounds the jobs side by side
 
 
 class RunFailed(RuntimeError):
-    """A run did not finish; the message says where and why, `code` is the exit status."""
+    """A job did not finish; the message says where and why, `code` is the exit status."""
 
     def __init__(self, message: str, code: int = 1):
         super().__init__(message)
         self.code = code
 
 
-def jobs() -> int:
-    """How many runs this machine can take side by side."""
+def side_by_side() -> int:
+    """How many jobs this machine can run at a time."""
     fitting = int(doctor.memory()[0] // MEMORY_PER_JOB)
     return max(1, min(doctor.cores(), fitting)) if fitting else 1
 
 
 def threads(makeflags: str, cores: int) -> int:
-    """Threads of one run: an equal share of the cores among make's jobs, all of them when it runs alone."""
+    """Threads of one job: an equal share of the cores among make's jobs, all of them when it runs alone."""
     given = re.search(r"(?:^|\s)(?:-j|--jobs=?)\s?(\d*)", makeflags)
     if not given:
         return cores
     return max(1, cores // int(given[1])) if given[1] else 1
 
 
-def check_parameters(run: Run) -> None:
-    """Raises ValueError unless the notebook of `run` exists and declares every parameter that `run` sets."""
-    declared = parameters(run.notebook)
-    unknown = [name for name in run.parameters if name not in declared]
+def check_parameters(job: Job) -> None:
+    """Raises ValueError unless the notebook of `job` exists and declares every parameter that `job` sets."""
+    declared = parameters(job.notebook)
+    unknown = [name for name in job.parameters if name not in declared]
     if unknown:
         known = ", ".join(declared) or "none, for want of a cell tagged `parameters`"
-        raise ValueError(f"notebooks/{run.notebook} has no parameter {unknown[0]!r}; it has {known}.")
+        raise ValueError(f"notebooks/{job.notebook} has no parameter {unknown[0]!r}; it has {known}.")
 
 
 def parameters(notebook: str) -> list[str]:
     """The names that a notebook's first cell tagged `parameters` assigns.
 
-    Read from the syntax tree: `papermill.inspect_notebook` goes by a pattern that an equals sign in a comment
-    defeats. Raises ValueError if the notebook is missing or damaged.
+    Read from the syntax tree, because an equals sign in a comment defeats the pattern of
+    `papermill.inspect_notebook`. Raises ValueError if the notebook is missing or damaged.
     """
     path = paths.NOTEBOOKS / notebook
     if not path.is_file():
@@ -87,19 +84,19 @@ def parameters(notebook: str) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def execute(run: Run, profile: str, began: float | None = None) -> Path:
-    """Execute `run` and return the path of the executed notebook.
+def execute(job: Job, profile: str, began: float | None = None) -> Path:
+    """Execute `job` and return the path of the executed notebook.
 
     `began`: the time (seconds since the epoch) from which to count; now, if None. Raises ValueError before it
-    starts if a parameter is unknown; RunFailed if a cell fails, the kernel dies, the run is interrupted, or
-    another process is at the same run.
+    starts if a parameter is unknown; RunFailed if a cell fails, the kernel dies, the job is interrupted, or
+    another process is at the same job.
     """
-    check_parameters(run)
+    check_parameters(job)
     began = began or time.time()
     folder = paths.build(profile)
     folder.mkdir(parents=True, exist_ok=True)
-    done, failed = folder / f"{run.name}.ipynb", folder / f"{run.name}.failed.ipynb"
-    partial = folder / f".{run.name}.partial.ipynb"
+    done, failed = folder / f"{job.name}.ipynb", folder / f"{job.name}.failed.ipynb"
+    partial = folder / f".{job.name}.partial.ipynb"
     share = threads(os.environ.get("MAKEFLAGS", ""), doctor.cores())
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
     os.environ["SFTRL_HOME"] = str(paths.HOME)  # absolute: the kernel works in notebooks/
@@ -107,42 +104,42 @@ def execute(run: Run, profile: str, began: float | None = None) -> Path:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunFailed(f"{run.name} is being executed by another process; wait for it.") from None
-        _say(f"{run.name} starts")
-        failure = _papermill(run, partial)
+            raise RunFailed(f"{job.name} is being executed by another process; wait for it.") from None
+        _say(f"{job.name} starts")
+        failure = _papermill(job, partial)
         if failure:
             os.replace(partial, failed)
         else:
             failed.unlink(missing_ok=True)
             os.replace(partial, done)
     record = {
-        "run": run.name,
+        "run": job.name,
         "ok": failure is None,
         "started": round(began, 1),
         "seconds": round(time.time() - began, 1),
         "peak_rss_mb": round(_peak_memory()),
         "threads": int(os.environ["OMP_NUM_THREADS"]),
-        "library": library_version(),
+        "library": fingerprint.library(),
     }
     with open(folder / "timings.jsonl", "a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
     if failure:
         raise RunFailed(f"{failure}\n  what it did until then: {shorter(failed)}", failure.code)
-    _say(f"{run.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak")
+    _say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak")
     return done
 
 
-def _papermill(run: Run, output: Path) -> RunFailed | None:
-    """Execute the notebook of `run` into `output`; what went wrong, if something did."""
+def _papermill(job: Job, output: Path) -> RunFailed | None:
+    """Execute the notebook of `job` into `output`; what went wrong, if something did."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # its warnings on parameters are checked errors here
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # what it warns of is an error in `check_parameters`
     try:
         papermill.execute_notebook(
-            paths.NOTEBOOKS / run.notebook,
+            paths.NOTEBOOKS / job.notebook,
             output,
-            run.parameters,
+            job.parameters,
             kernel_name="python3",
             language="python",
             kernel_manager_class=_kernel_manager(),
@@ -151,18 +148,18 @@ def _papermill(run: Run, output: Path) -> RunFailed | None:
             cwd=paths.NOTEBOOKS,
         )
     except papermill.PapermillExecutionError as error:
-        place = f"{run.name} failed in [{error.exec_count}]"
+        place = f"{job.name} failed in [{error.exec_count}]"
         return RunFailed(f"{place}: {error.ename}: {_one_line(error.evalue)}")
     except KeyboardInterrupt:
-        return RunFailed(f"{run.name} was interrupted; the same command again goes on.", 130)
+        return RunFailed(f"{job.name} was interrupted; run the same command again to resume.", 130)
     except DeadKernelError:
         return RunFailed(
-            f"{run.name}: its Python process was killed, as happens when a machine runs out of memory; close"
-            " other programs or run fewer at a time (make -j1). The same command again goes on.",
+            f"{job.name}: its Python process was killed, as happens when a machine runs out of memory; close"
+            " other programs or run fewer at a time (make -j1). Run the same command again to resume.",
             137,
         )
     except RuntimeError as error:  # the kernel did not come up
-        return RunFailed(f"{run.name} could not be executed: {_one_line(error)}")
+        return RunFailed(f"{job.name} could not be executed: {_one_line(error)}")
     return None
 
 
@@ -192,16 +189,6 @@ def _peak_memory() -> float:
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
 
 
-def library_version() -> str:
-    """A digest of the library code that runs depend on; blank lines and lines of comment do not count."""
-    digest = hashlib.sha256()
-    for part in ("tasks.py", "points", "virl", "models", "training", "foundation", "evaluation"):
-        for path in sorted((paths.PACKAGE / part).rglob("*.py")) or [paths.PACKAGE / part]:
-            lines = path.read_bytes().splitlines()
-            digest.update(b"\n".join(line for line in lines if line.strip() and line.lstrip()[:1] != b"#"))
-    return digest.hexdigest()[:16]
-
-
 def timings(profile: str) -> list[dict]:
     """The last execution of each run: run, ok, started (epoch), seconds, peak_rss_mb, threads, library."""
     path, last = paths.build(profile) / "timings.jsonl", {}
@@ -216,8 +203,8 @@ def summary(profile: str) -> dict:
     """What the runs of a profile took.
 
     Returns runs, wall_seconds (time in which at least one was running), run_seconds (added up), longest (its
-    name), longest_seconds, peak_rss_mb (the largest run), peak_together_mb (the largest sum of runs side by
-    side), older (runs made by other library code than there is now). Raises ValueError if nothing has run.
+    name), longest_seconds, peak_rss_mb (the largest run), older (runs made by other library code than there is now).
+    Raises ValueError if nothing has run.
     """
     records = timings(profile)
     if not records:
@@ -227,7 +214,7 @@ def summary(profile: str) -> dict:
         ended = record["started"] + record["seconds"]
         wall += max(0.0, ended - max(reached, record["started"]))
         reached = max(reached, ended)
-    longest, version = max(records, key=lambda record: record["seconds"]), library_version()
+    longest, version = max(records, key=lambda record: record["seconds"]), fingerprint.library()
     return {
         "runs": len(records),
         "wall_seconds": round(wall, 1),
@@ -235,19 +222,8 @@ def summary(profile: str) -> dict:
         "longest": longest["run"],
         "longest_seconds": longest["seconds"],
         "peak_rss_mb": max(record["peak_rss_mb"] for record in records),
-        "peak_together_mb": max(_memory_beside(record, records) for record in records),
         "older": sum(record["library"] != version for record in records),
     }
-
-
-def _memory_beside(run: dict, records: list[dict]) -> int:
-    """The peaks, in MB, of the runs that were going on soon after `run` began, itself among them.
-
-    Not at that very moment: the kernel tells a process's start to within a second, and make begins a run when another
-    one ends.
-    """
-    moment = run["started"] + min(_TURNOVER, run["seconds"] / 2)
-    return sum(r["peak_rss_mb"] for r in records if r["started"] <= moment < r["started"] + r["seconds"])
 
 
 def report(profile: str) -> str:
@@ -258,7 +234,7 @@ def report(profile: str) -> str:
     lines = [
         f"{total['runs']} notebooks in {_clock(total['wall_seconds'])}"
         f" ({_clock(total['run_seconds'])} added up, at most {_clock(total['longest_seconds'])} for one).",
-        f"Peak memory {total['peak_rss_mb']:,} MB for one, {total['peak_together_mb']:,} MB side by side.",
+        f"Peak memory {total['peak_rss_mb']:,} MB for one.",
         f"  figures             {shorter(paths.figures(profile))}",
         f"  tables and claims   {shorter(paths.results(profile))}",
         f"  executed notebooks  {shorter(paths.build(profile))}",
@@ -272,7 +248,7 @@ def report(profile: str) -> str:
 
 
 def shorter(path: Path) -> Path:
-    """The path as seen from the checkout, where it lies in it."""
+    """The path relative to the checkout, if it lies in it."""
     return path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
 
 
@@ -288,5 +264,5 @@ def _one_line(message: object) -> str:
 def _say(text: str) -> None:
     try:
         print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
-    except BrokenPipeError:  # nobody reads any more (`make reproduce | head`); the run is as good as before
+    except BrokenPipeError:  # stdout was closed (`make reproduce | head`); keep running
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,13 +1,13 @@
-"""Gymnasium spaces for what both environments speak: raw model text, and lists of chat messages.
+"""Gymnasium spaces of both environments: raw model text, and lists of chat messages.
 
-A chat about text holds plain strings. A chat about a picture holds lists of parts, in every message:
+In the text modality contents are plain strings. In the image modality every content is a list of parts:
 
     [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "You are ..."}]},
      {"role": "assistant", "content": [{"type": "text", "text": "..."}]}, ...]
 
-That is what the chat templates of vision-language models take, what TRL's trainers expect beside a column of images,
-and one type throughout, as an Arrow table wants it. A mixture of both forms would not do: TRL takes the first user
-message of plain text for the place of a missing image.
+The chat templates of vision-language models accept this form, TRL's trainers expect it beside a column of images, and
+Arrow tables need one type throughout. Do not mix the two forms: TRL puts a missing image into the first plain-text user
+message.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Message = dict[str, str | list[Part]]  # {"role": one of ROLES, "content": any t
 
 
 def text_message(role: str, text: str) -> Message:
-    """A message of a chat about text."""
+    """A message of the text modality."""
     return {"role": role, "content": text}
 
 
 def parts_message(role: str, text: str, image: bool = False) -> Message:
-    """A message of a chat about a picture; ``image=True`` puts the picture's place before the text."""
+    """A message of the image modality; ``image=True`` puts an image placeholder before the text."""
     text_part = {"type": "text", "text": text}
     return {"role": role, "content": [{"type": "image"}, text_part] if image else [text_part]}
 
@@ -40,9 +40,9 @@ def message_text(message: Message) -> str:
 
 
 class RawText(spaces.Text):
-    """Any Python string. `gymnasium.spaces.Text` admits only a fixed alphabet; models do not keep to one.
+    """Any Python string; `gymnasium.spaces.Text` only admits a fixed alphabet.
 
-    Samples are short strings of letters and digits: random noise, as an untrained model would answer.
+    Samples are short random strings of letters and digits, like the answers of an untrained model.
     """
 
     def __init__(self, seed: int | np.random.Generator | None = None) -> None:
@@ -76,7 +76,7 @@ class Messages(spaces.Space[list[Message]]):
         return super().seed(seed)
 
     def sample(self, mask: Any = None, probability: Any = None) -> list[Message]:
-        """One user message of random text (and, in parts, the place of a picture)."""
+        """One user message of random text (with ``parts=True``, after an image placeholder)."""
         text = self._text.sample()
         return [parts_message("user", text, image=True) if self.parts else text_message("user", text)]
 
@@ -108,10 +108,10 @@ def _is_parts(content: Any) -> bool:
 
 
 def messages_space(parts: bool = False) -> Messages:
-    """The space of ``observation["messages"]``: plain strings, or lists of parts where there is a picture."""
+    """The space of ``observation["messages"]``: plain strings, or lists of parts in the image modality."""
     return Messages(parts=parts)
 
 
 def text_space() -> RawText:
-    """The action space: the model's raw text, whatever it is."""
+    """The action space: any raw model text."""
     return RawText()

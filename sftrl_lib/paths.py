@@ -12,14 +12,24 @@ NOTEBOOKS = ROOT / "notebooks"
 HOME = Path(os.environ.get("SFTRL_HOME", ROOT)).resolve()
 
 
+def shipped(name: str) -> Path | None:
+    """The folder of the model of that name that comes with the package; None where there is none."""
+    return SHIPPED / name if name in {folder.name for folder in SHIPPED.iterdir()} else None
+
+
 def build(profile: str) -> Path:
     """Executed notebooks, checkpoints, datasets and per-run tables of a profile; safe to delete, not committed."""
     return HOME / "build" / profile
 
 
 def run_folder(profile: str, run: str) -> Path:
-    """What one run keeps: its checkpoints, its part of the tables and its transcripts."""
+    """The output of training one run: its checkpoints and its log."""
     return build(profile) / "runs" / run
+
+
+def test_folder(profile: str, run: str) -> Path:
+    """The output of testing one run: its part of the tables, and its transcripts."""
+    return build(profile) / "tests" / run
 
 
 def data(profile: str) -> Path:
@@ -35,6 +45,11 @@ def views() -> Path:
 def results(profile: str) -> Path:
     """The tidy tables that figures are drawn from; committed for the laptop profile."""
     return HOME / "results" / profile
+
+
+def pictures(profile: str) -> Path:
+    """Pictures and maps of transcribed episodes, for the figures; committed for the laptop profile."""
+    return results(profile) / "pictures"
 
 
 def figures(profile: str) -> Path:

@@ -1,7 +1,7 @@
-"""Playing GeneralPoints by hand, beside the Init, SFT and RL models, with ipywidgets in a notebook.
+"""Play GeneralPoints by hand, alongside the Init, SFT and RL models, with ipywidgets in a notebook.
 
 `Game` is the state: one hand, a rule, a target, suits, the attempts so far. `PointsPlayer` shows it and turns clicks
-into calls of `Game`; its widgets are public, so that tests click without a browser. In a notebook:
+into calls of `Game`; its widgets are public, so that tests can click without a browser. In a notebook:
 
     from sftrl_lib.play import PointsPlayer
     player = PointsPlayer(players={"Init": init, "RL": rl})  # functions from chat messages to answer text
@@ -22,14 +22,15 @@ import ipywidgets as W
 import numpy as np
 from PIL import Image
 
+from .attempts import check_choice
 from .points import SUITS, Rule, is_solvable, solve
 from .points.environment import GeneralPoints
-from .points.rules import FACES, as_rule, card_numbers, check_choice, check_hand
+from .points.rules import FACES, as_rule, card_numbers, check_hand
 from .points.verifier import read_formula
 
 Answerer = Callable[[list[dict[str, str]]], str]  # from the chat so far to the model's next answer
 
-_SHOWN_WIDTH = 640  # pixels of the cards on the page; the picture itself is finer
+_SHOWN_WIDTH = 640  # width of the cards on the page in pixels; the picture itself is larger
 _MARKS = {"correct": "#2e7d32", "wrong_value": "#b26a00", "wrong_numbers": "#b26a00"}  # others: red
 _CUSTOM = "custom"
 
@@ -50,7 +51,7 @@ def _turn(answer: str, reward: float, info: dict) -> Turn:
 
 
 class Game:
-    """One person's hand of GeneralPoints; `rule`, `target` and `suits` as in the environment, `seed` fixes hands."""
+    """A player's hand of GeneralPoints; `rule`, `target` and `suits` as in the environment, `seed` fixes the hands."""
 
     def __init__(
         self,
@@ -69,10 +70,10 @@ class Game:
         self._begin(self.rule, self.target, self.suits, hand)
 
     def change(self, rule: str | Rule | Sequence[int], target: int, suits: str | None = None) -> None:
-        """Play under another rule or target, or with other suits: the same ranks where they have a solution and
-        the suits have enough of each, else a fresh hand.
+        """Change the rule, target or suits. Keeps the ranks if they have a solution and the suits have enough of
+        each, else deals a fresh hand.
 
-        Raises ValueError, and changes nothing, for a bad rule, target or suits or a target that no hand can meet.
+        Raises ValueError, and changes nothing, for a bad rule, target or suits or a target that no hand can make.
         """
         rule = as_rule(rule)
         suits = self.suits if suits is None else check_choice("suits", suits, tuple(SUITS))
@@ -81,7 +82,7 @@ class Game:
         self._begin(rule, target, suits, self.cards if keep else None)
 
     def submit(self, formula: str) -> Turn:
-        """Grade a formula typed by a person, who need not type the rest of the answer format."""
+        """Grade a typed formula; the rest of the answer format is filled in."""
         answer = self.wrap(formula)
         _, reward, _, _, info = self._env.step(answer)
         turn = _turn(answer, reward, info)
@@ -94,7 +95,7 @@ class Game:
         return json.dumps({"cards": self.cards, "number": self.numbers, "formula": formula}, indent=2)
 
     def picture(self) -> np.ndarray:
-        """The hand as people see it: uint8, height x width x 3."""
+        """The hand at display size: uint8, (height, width, 3)."""
         return self._env.render()
 
     def solutions(self) -> tuple[str, ...]:
@@ -102,7 +103,7 @@ class Game:
         return solve(self.numbers, self.target)
 
     def watch(self, answerer: Answerer) -> Iterator[Turn]:
-        """Let a model play the same hand from its beginning, one attempt after the other."""
+        """Let a model play the same hand from the start, one attempt at a time."""
         env = self._make(self.rule, self.target, self.suits)
         observation, _ = env.reset(options={"hand": self.cards})
         over = False
@@ -129,14 +130,14 @@ class Game:
         env = self._make(rule, target, suits)
         options = None if hand is None else {"hand": check_hand(hand, rule, target)}
         _, info = env.reset(seed=int(self._rng.integers(2**31)), options=options)
-        self._env, self.rule, self.target, self.suits = env, rule, target, suits  # only once all has worked
+        self._env, self.rule, self.target, self.suits = env, rule, target, suits  # only after all of it has worked
         self.cards, self.numbers = info["cards"], info["numbers"]
         self.attempts_left = info["attempts_left"]
         self.history: list[Turn] = []
 
 
 def cards_html(picture: np.ndarray, cards: Sequence[str], numbers: Sequence[int]) -> str:
-    """The picture of a hand (uint8, height x width x 3) with what each of its cards counts as beneath."""
+    """The picture of a hand, uint8, (height, width, 3), with the number that each card counts as beneath."""
     file = BytesIO()
     Image.fromarray(picture).quantize(64).save(file, "PNG", optimize=True)  # few colours: a third of the bytes
     source = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
@@ -169,10 +170,10 @@ def error_html(message: str) -> str:
 
 
 class PointsPlayer(W.VBox):
-    """GeneralPoints to play with the mouse, beside models that play the same hand.
+    """GeneralPoints to play with the mouse, alongside models that play the same hand.
 
-    players: a name for each model and the function that answers for it. game: the state to show (a fresh
-    `Game` by default). Every widget is an attribute; nothing that a click does raises, errors are shown.
+    players: name -> the function that answers for the model. game: the state to show (a fresh `Game` by default).
+    Every widget is an attribute; clicks never raise, because errors are shown instead.
     """
 
     def __init__(self, players: Mapping[str, Answerer] | None = None, game: Game | None = None) -> None:

@@ -1,180 +1,166 @@
-"""The configuration of every stage, as frozen dataclasses, and the profiles that fill them in.
+"""Profiles: the scales at which the whole paper runs. No other module depends on which profile is in use.
 
-A profile says which runs there are. Its studies, one a task, say what each run does: the model, the compute both
-branches get, how they are trained and tested. Nothing else in the project knows which profile it serves. The paper's
-values are named where ours differ.
+A profile says which runs there are and on what they run. Its studies, one per task, say what each run does: the model,
+the compute that both branches get, how they are trained and tested.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any
 
-from .tasks import GP_L, GP_VL, VIRL_L, VIRL_VL, Task, get_task
+from .configs import (
+    EvaluationConfig,
+    LoRAConfig,
+    PPOConfig,
+    SFTConfig,
+    check,
+    check_choice,
+    check_number,
+    check_whole,
+)
+from .experiments import (
+    ATTEMPTS,
+    MAIN,
+    NO_INIT,
+    OVERFITTED,
+    RL_TUNING,
+    SENSITIVITY,
+    SFT_TUNING,
+    SUBOPTIMAL,
+    Arm,
+    Experiment,
+)
+from .methods import Method
+from .registry import Registry
+from .task import Task
+from .tasks import TASKS
 
-METHODS = ("sft", "rl", "rl_no_init", "sft_suboptimal")
-
-
-@dataclass(frozen=True)
-class SFTConfig:
-    """Supervised fine-tuning with TRL's `SFTTrainer`, loss on the answer only (paper C.1-C.2)."""
-
-    examples: int = 8_000  # expert prompt-answer pairs to draw from
-    batch_size: int = 64  # paper 128
-    lr: float = 1e-3  # paper 1e-6 at 11 B parameters; small models need larger steps
-    init_steps: int = 24  # the short SFT that makes Init; official GP-L: 400 steps of 128
-    warmup: float = 0.03  # share of the steps, as in the official script
-    group_by_length: bool = False  # examples of like length in a batch: less padding where prompts grow
-    frozen: str = "none"  # parts that do not learn: none, vision, or vision+adapter (paper Fig. 16)
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """Multi-turn PPO (paper section 3, official hyper-parameters in brackets)."""
-
-    episodes: int = 128  # hands or routes per update [2,048 attempts]
-    attempts: int = 5  # graded attempts per hand, or per position of a route
-    temperature: float = 1.0  # of the rollouts [0.2]
-    max_new_tokens: int = 48  # per attempt [512]
-    lr: float = 3e-4  # [1e-6 at 11 B parameters]
-    value_lr: float = 1e-3  # of the value head
-    lr_end: float = 0.1  # cosine schedule, final share of lr [1e-3]
-    epochs: int = 1  # passes over each batch [4]
-    minibatches: int = 4  # optimiser steps per pass [2]
-    micro_batches: int = 1  # parts, by length, in which a minibatch's gradient is accumulated: less padding
-    clip: float = 0.2  # [0.1]
-    ratio: str = "token"  # or "sequence", the official weighted sequence-level ratio
-    gamma: float = 0.9  # per attempt [0.9]
-    gae_lambda: float = 0.95  # [0.95]
-    value_coef: float = 0.5  # [0.5]
-    entropy_coef: float = 0.0  # [0.01, but unused by the official loss]
-    kl_coef: float = 0.0  # of the KL to Init [0: the official code has none]
-    share_backbone: bool = False  # let the value loss reach the backbone [True]
-    max_grad_norm: float = 1.0  # [0.01]
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How checkpoints are tested (paper C.3: sampled, several attempts with feedback)."""
-
-    episodes_end: int = 1_000  # per split for Init and the end of a branch [234]
-    episodes_curve: int = 250  # per split for checkpoints along a curve
-    attempts: int = 5
-    temperature: float = 1.0  # the rollout temperature, fixed before looking at results
-    max_new_tokens: int = 48  # [256]
-    batch_size: int = 256  # episodes decoded side by side
-    episodes_greedy: int = 500  # per split, greedy decoding beside the main protocol
-    episodes_sensitivity: int = 250  # per split and temperature, with the longest number of attempts
-    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
-    attempts_grid: tuple[int, ...] = (1, 2, 3, 5)
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Study:
     """One task at one profile's scale: what its runs do."""
 
-    profile: str  # name of the profile, below which everything is kept
     task: Task
     foundation: str  # folder below sftrl_lib/foundation/shipped, or a Hugging Face model by path or hub name
     fork_flops: float  # training compute that each branch gets after Init, by the paper's formulas
-    checkpoints: int = 5  # evaluated along each branch, at equal steps of compute
-    sft: SFTConfig = field(default_factory=SFTConfig)
+    init_steps: int = 24  # of the short SFT that makes Init; official GP-L: 400 steps of 128
+    checkpoints: int = 5  # tested along each branch, at equal steps of compute
+    sft: SFTConfig = field(default_factory=SFTConfig)  # of Init and of the SFT branch
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    more: tuple[Any, ...] = ()  # configurations of further methods
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    dtype: str = "float32"
-    overfit_lr: float = 3e-3  # of the SFT that overfits, from whose end RL begins in Fig. 19
-    experiments: tuple[str, ...] = ("main",)  # those of `training.branches.EXPERIMENTS` that are run, and "sensitivity"
+    experiments: tuple[Experiment, ...] = (MAIN,)
 
-    @property
-    def overfitted_setting(self) -> str:
-        """The setting of the SFT branch that overfits, in the experiment "overfitted"."""
-        return f"lr={self.overfit_lr:g}"
+    def __post_init__(self) -> None:
+        check(self, "foundation", bool(self.foundation), "a shipped model, a folder or a hub name")
+        check_number(self, "fork_flops", above=True)
+        check_whole(self, "init_steps", "checkpoints")
 
-    @property
-    def main_settings(self) -> dict[str, str]:
-        """The experiments of which the main comparison is one setting, and which setting that is."""
-        settings = {
-            "attempts": f"attempts={self.ppo.attempts}",
-            "rl_tuning": f"lr={self.ppo.lr:g}",
-            "sft_tuning": f"lr={self.sft.lr:g};frozen={self.sft.frozen}",
-        }
-        return {experiment: setting for experiment, setting in settings.items() if experiment in self.experiments}
+    def config(self, method: Method) -> Any:
+        """The configuration of a method: the study's of that class, or else the class's defaults."""
+        given = (config for config in (*self.more, self.sft, self.ppo) if isinstance(config, method.config))
+        return next(given, None) or method.config()
+
+    def experiment(self, name: str) -> Experiment:
+        """The experiment of that name. Raises ValueError that lists those of the study."""
+        for experiment in self.experiments:
+            if experiment.name == name:
+                return experiment
+        known = ", ".join(experiment.name for experiment in self.experiments)
+        raise ValueError(f"Unknown experiment {name!r} of {self.task.label}; use one of {known}.")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One scale at which the whole paper runs: which runs there are."""
+    """One scale: which runs there are, and on what they run."""
 
-    name: str
+    name: str  # everything is kept below build/, results/ and figures/ of this name
     seeds: tuple[int, ...]  # of the main comparison
     studies: tuple[Study, ...]
-    ablation_seeds: tuple[int, ...] = (0,)  # of Figs. 9, 10, 15 to 17 and 19
-    attempts: tuple[int, ...] = (1, 3, 5, 10)  # Fig. 10
-    no_init_lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)  # Fig. 9; paper 5e-7, 1e-6, 2e-6
-    sft_tuning: tuple[tuple[str, tuple[float, ...]], ...] = (  # Fig. 16: what is frozen, and learning rates
-        ("none", (1e-4, 3e-4, 1e-3, 2e-3, 5e-3)),  # paper 1e-7 to 1e-4
-        ("vision", (3e-4, 1e-3)),  # paper 1e-7, 1e-6
-        ("vision+adapter", (3e-4, 1e-3, 2e-3)),  # paper 1e-7, 5e-7, 1e-6
-    )
-    rl_tuning: tuple[float, ...] = (3e-4, 6e-4)  # Fig. 17; paper 1e-6, 2e-6
-    overfitted_rl: tuple[float, ...] = (3e-4, 6e-4)  # Fig. 19; paper 1e-7, 2e-7
+    ablation_seeds: tuple[int, ...] = (0,)  # of the other experiments
+    device: str = "auto"  # cpu, cuda, mps, cuda:1, ...; auto: the GPU if there is one
+    dtype: str = "float32"  # of the weights, one of `DTYPES`
+    lora: LoRAConfig | None = None  # train adapters in place of all weights
+    rollout_batch: int = 256  # episodes decoded side by side; another number draws other random answers
 
-    def study(self, task: str, modality: str = "text") -> Study:
+    def __post_init__(self) -> None:
+        check(self, "name", bool(re.fullmatch(r"[a-z][a-z0-9_]*", str(self.name))), "a lower-case name")
+        check_choice(self, "dtype", DTYPES)
+        check_whole(self, "rollout_batch")
+        for name in ("seeds", "ablation_seeds"):
+            seeds = getattr(self, name)
+            good = all(isinstance(s, Integral) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
+            check(self, name, good and len(set(seeds)) == len(seeds), "different whole numbers from 0 to 2**32 - 1")
+        keys = [study.task.key for study in self.studies]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"The profile {self.name!r} has two studies of one task: {', '.join(keys)}.")
+
+    def study(self, key: str) -> Study:
         """The study of a task. Raises ValueError if there is no such task, or the profile does not run it."""
         for study in self.studies:
-            if (study.task.name, study.task.modality) == (task, modality):
+            if study.task.key == key:
                 return study
-        known = ", ".join(study.task.label for study in self.studies)
-        wanted = get_task(task, modality).label
-        raise ValueError(f"The profile {self.name!r} has no study of {wanted}; it has {known}.")
+        known = ", ".join(study.task.key for study in self.studies)
+        raise ValueError(f"The profile {self.name!r} has no study of {TASKS[key].key!r}; it has {known}.")
+
+    def chosen_seeds(self, given: tuple[int, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Seeds of the main comparison and of the ablations; of given ones, the ablations take the first few."""
+        if not given:
+            return self.seeds, self.ablation_seeds
+        return given, given[: len(self.ablation_seeds)]
 
 
-_POINTS = Study(
-    profile="laptop",
-    task=GP_L,
+_GP_L = Study(
+    task=TASKS["gp-l"],
     foundation="gp-l",
     fork_flops=5e12,
-    experiments=("main", "attempts", "no_init", "suboptimal", "sensitivity"),
+    experiments=(MAIN, ATTEMPTS, NO_INIT, SUBOPTIMAL, SENSITIVITY),
 )
-_NAVIGATION = Study(
-    profile="laptop",
-    task=VIRL_L,
+_VIRL_L = Study(
+    task=TASKS["virl-l"],
     foundation="virl-l",
     fork_flops=1e13,
-    sft=SFTConfig(batch_size=16, init_steps=48, group_by_length=True),
+    init_steps=48,
+    sft=SFTConfig(batch_size=16, group_by_length=True),
     ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2, micro_batches=4),
     evaluation=EvaluationConfig(
         episodes_end=250, episodes_curve=64, episodes_greedy=125, attempts=2, max_new_tokens=64, attempts_grid=(1, 2)
     ),
 )
-_CARDS = replace(
-    _POINTS,
-    task=GP_VL,
+_GP_VL = replace(
+    _GP_L,
+    task=TASKS["gp-vl"],
     foundation="gp-vl",
     fork_flops=1.2e13,
-    experiments=("main", "sft_tuning", "rl_tuning"),
-    evaluation=replace(_POINTS.evaluation, episodes_end=500, episodes_curve=200, episodes_greedy=200),
+    experiments=(MAIN, SFT_TUNING, RL_TUNING),
+    evaluation=replace(_GP_L.evaluation, episodes_end=500, episodes_curve=200, episodes_greedy=200),
 )
-_STREETS = replace(
-    _NAVIGATION,
-    task=VIRL_VL,
+_VIRL_VL = replace(
+    _VIRL_L,
+    task=TASKS["virl-vl"],
     foundation="virl-vl",
     fork_flops=1.5e13,
-    sft=replace(_NAVIGATION.sft, examples=5_000),
-    experiments=("main", "overfitted"),
-    evaluation=replace(_NAVIGATION.evaluation, episodes_end=150, episodes_curve=48, episodes_greedy=64),
+    sft=replace(_VIRL_L.sft, examples=5_000),
+    experiments=(MAIN, OVERFITTED),
+    evaluation=replace(_VIRL_L.evaluation, episodes_end=150, episodes_curve=48, episodes_greedy=64),
 )
-LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_POINTS, _NAVIGATION, _CARDS, _STREETS))
+LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_GP_L, _VIRL_L, _GP_VL, _VIRL_VL), device="cpu")
 
-# Few attempts, for decoding takes as long as its longest episode however few there are.
-_SMOKE_POINTS = replace(
-    _POINTS,
-    profile="smoke",
+# Few attempts: the wall time of a test is set by its longest episode, not by the number of episodes.
+_SMOKE_GP_L = replace(
+    _GP_L,
     fork_flops=1e11,
+    init_steps=4,
     checkpoints=1,
-    sft=replace(_POINTS.sft, examples=256, init_steps=4),
-    ppo=replace(_POINTS.ppo, episodes=16, attempts=2),
+    sft=replace(_GP_L.sft, examples=256),
+    ppo=replace(_GP_L.ppo, episodes=16, attempts=2),
     evaluation=replace(
-        _POINTS.evaluation,
+        _GP_L.evaluation,
         episodes_end=32,
         episodes_curve=16,
         attempts=2,
@@ -183,46 +169,54 @@ _SMOKE_POINTS = replace(
         temperatures=(0.0, 1.0),
         attempts_grid=(1, 2),
     ),
+    experiments=(
+        MAIN,
+        replace(ATTEMPTS, arms=(Arm("rl", ({"attempts": 2},)),)),  # that of the main comparison: no run of its own
+        replace(NO_INIT, arms=(Arm("rl_no_init", ({"lr": 1e-3},)),)),
+        SUBOPTIMAL,
+        SENSITIVITY,
+    ),
 )
-_SMOKE_NAVIGATION = replace(
-    _NAVIGATION,
-    profile="smoke",
+_SMOKE_VIRL_L = replace(
+    _VIRL_L,
     fork_flops=4e10,
+    init_steps=4,
     checkpoints=1,
-    sft=replace(_NAVIGATION.sft, examples=128, batch_size=8, init_steps=4),
-    ppo=replace(_NAVIGATION.ppo, episodes=4),
-    evaluation=replace(_NAVIGATION.evaluation, episodes_end=6, episodes_curve=6, episodes_greedy=4, attempts=1),
+    sft=replace(_VIRL_L.sft, examples=128, batch_size=8),
+    ppo=replace(_VIRL_L.ppo, episodes=4),
+    evaluation=replace(_VIRL_L.evaluation, episodes_end=6, episodes_curve=6, episodes_greedy=4, attempts=1),
 )
 SMOKE = Profile(
     name="smoke",
     seeds=(0,),
     studies=(
-        _SMOKE_POINTS,
-        _SMOKE_NAVIGATION,
+        _SMOKE_GP_L,
+        _SMOKE_VIRL_L,
         replace(
-            _SMOKE_POINTS,
-            task=_CARDS.task,
-            foundation=_CARDS.foundation,
-            experiments=("main", "sft_tuning"),
+            _SMOKE_GP_L,
+            task=_GP_VL.task,
+            foundation=_GP_VL.foundation,
+            experiments=(
+                MAIN,
+                replace(
+                    SFT_TUNING, arms=(Arm("sft", tuple({"lr": 1e-3, "frozen": part} for part in ("none", "vision"))),)
+                ),
+            ),
         ),
         replace(
-            _SMOKE_NAVIGATION,
-            task=_STREETS.task,
-            foundation=_STREETS.foundation,
-            sft=replace(_SMOKE_NAVIGATION.sft, examples=64),
-            evaluation=replace(_SMOKE_NAVIGATION.evaluation, episodes_end=4, episodes_curve=4),
+            _SMOKE_VIRL_L,
+            task=_VIRL_VL.task,
+            foundation=_VIRL_VL.foundation,
+            sft=replace(_SMOKE_VIRL_L.sft, examples=64),
+            evaluation=replace(_SMOKE_VIRL_L.evaluation, episodes_end=4, episodes_curve=4),
         ),
     ),
-    attempts=(2,),  # that of the main comparison, so that Fig. 10 has one point without a run of its own
-    no_init_lrs=(1e-3,),
-    sft_tuning=(("vision", (1e-3,)),),
+    device="cpu",
 )
 
-PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP)}
+PROFILES: Registry[Profile] = Registry("profile", (SMOKE, LAPTOP))
 
 
 def get_profile(name: str) -> Profile:
     """The profile called `name`. Raises ValueError that lists the known ones."""
-    if name not in PROFILES:
-        raise ValueError(f"Unknown profile {name!r}; use one of {', '.join(PROFILES)}.")
     return PROFILES[name]

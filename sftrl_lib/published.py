@@ -1,14 +1,38 @@
-"""The numbers the paper prints, as plain data, in percent as printed: drawn beside ours, never instead.
+"""The numbers that the paper prints, as plain data in percent. They are drawn beside ours, never in place of them.
 
 Source: arXiv 2501.17161 v2 (ICML 2025). `printed`: read as text in the figure or caption. `digitised`:
 measured in the published image, about +-0.5 points; the paper's lines are smoothed.
-The paper prints no N, no seeds and no intervals; its released scripts evaluate 234 (GP), 48 (V-IRL) or 18
-episodes.
+The paper prints no N, no seeds and no intervals; its released scripts evaluate 234 (GP), 48 (V-IRL) or 18 episodes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 PAPER = "arXiv 2501.17161v2"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the paper's four task variants: its names in the tables, and the metrics that its claims are about."""
+
+    task: str
+    modality: str
+    metric: str  # of Figs. 5 and 6
+    stated: str  # metric of answers that follow the stated rule
+    has_turns: bool = False  # whether the rule shows only in turns
+
+
+VARIANTS = {  # the claims are about these, even if the tables hold other tasks
+    "GP-L": Variant("general_points", "text", "success", "recognition"),
+    "V-IRL-L": Variant("navigation", "text", "step_accuracy", "legal_action", has_turns=True),
+    "GP-VL": Variant("general_points", "image", "success", "numbers"),
+    "V-IRL-VL": Variant("navigation", "image", "step_accuracy", "legal_action", has_turns=True),
+}
+
+# The task variant of each figure that shows a single one. Fig. 4 shows either V-IRL-L or V-IRL-VL.
+FIGURE_OF = {1: "V-IRL-L", 8: "GP-VL", 9: "GP-L", 10: "GP-L", 15: "GP-L", 16: "GP-VL", 17: "GP-VL", 18: "V-IRL-VL",
+             19: "V-IRL-VL", 20: "GP-L", 21: "V-IRL-L", "sensitivity": "GP-L"}  # fmt: skip
 
 # Fig. 1: V-IRL-L, whole-route success over training compute (1e9 GFLOPs, percent). Digitised.
 FIG01 = {
@@ -58,7 +82,7 @@ FIG04 = {
     "destination": "Shuka",
 }
 
-# Fig. 5: the curves themselves are not recoverable; the axes are. Ticks printed.
+# Fig. 5: only the axes are recoverable, not the curves. Ticks printed.
 FIG05 = {
     "provenance": "printed axis ticks; curve values not recoverable",
     "GP-L": {
@@ -128,7 +152,7 @@ FIG08 = {
     },
 }
 
-# Fig. 9: RL on GP-L from the model without SFT. Printed axis and legend: nothing rises above the axis.
+# Fig. 9: RL on GP-L from the model without SFT. Printed axis and legend: no curve rises above the axis.
 FIG09 = {
     "provenance": "printed axis and legend",
     "highest_success": 0.4,
@@ -142,7 +166,7 @@ FIG10 = {
     "id_growth_axis": [4, 12],
 }
 
-# Figs. 11-14: a prompt, a response and the verifier's message, one example a task variant. Printed.
+# Figs. 11-14: a prompt, a response and the verifier's message, one example per task variant. Printed.
 EXAMPLES = {
     "provenance": "printed examples",
     "figures": {"GP-VL": 11, "GP-L": 12, "V-IRL-VL": 13, "V-IRL-L": 14},

@@ -1,11 +1,19 @@
 """Tables and transcripts that look like a run's, made from formulas for tests; never written to results/."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pandas as pd
+import pytest
 
 import sftrl_lib  # noqa: F401  registers the environments
-from sftrl_lib.tables import COLUMNS, ends, select, validate
+from sftrl_lib import paths, tasks
+from sftrl_lib.configs import PPOConfig
+from sftrl_lib.evaluation.illustrations import illustrate
+from sftrl_lib.methods import METHODS, Method
+from sftrl_lib.points.task import GP_L
+from sftrl_lib.tables import COLUMNS, ends, select, validate, write_transcripts
 from sftrl_lib.virl import expert_response
 
 TASKS = {
@@ -136,7 +144,6 @@ def everything(seeds=(0, 1, 2)):
                 add(*where, "id", 0.10 + 2.2 * gain * share**0.5)
         add("init", "main", "sampled", seed, 0, 0, "id", 0.99, 1000, "format")
     for seed in seeds[:2]:
-        add("foundation", "main", "sampled", seed, 0, 0, "id", 0.0, 1000, "format")
         for setting in ("lr=0.0001", "lr=0.0002", "lr=0.0005"):
             for step in range(0, 50, 10):
                 where = ("rl_no_init", "no_init", setting, seed, step, step / 40)
@@ -190,6 +197,31 @@ def with_protocols(table):
     more = [last.assign(setting="greedy", value=0.9 * last["value"]),
             single.assign(setting="single", value=0.6 * single["value"])]  # fmt: skip
     return validate(pd.concat([table, *more], ignore_index=True))
+
+
+TOY_METHOD = Method("toy", "Toy method", "#117733", "v", PPOConfig)
+
+
+def register_toys(patch):
+    """A task and a method that are not the paper's, both called toy in the tables."""
+    patch.setitem(tasks.TASKS, "toy", replace(GP_L, key="toy", label="Toy", name="toy"))
+    patch.setitem(METHODS, "toy", TOY_METHOD)
+
+
+def with_toys(table):
+    """The table with GP-L's rows once more as the toy task's; and on every task the toy method, which does as RL."""
+    hands = select(table, task="general_points", modality="text").assign(task="toy")
+    table = pd.concat([table, hands], ignore_index=True)
+    return validate(pd.concat([table, select(table, method="rl").assign(method="toy")], ignore_index=True))
+
+
+def illustrated(home, transcripts):
+    """The folder of the pictures that figures show of `transcripts`, made below `home`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "HOME", home)
+        write_transcripts(transcripts, "laptop")
+        illustrate("laptop")
+        return paths.pictures("laptop")
 
 
 def failing_transcript(output="import itertools\n\ndef solve(cards):\n    return $24$\n" * 4):
@@ -247,14 +279,15 @@ def route_transcript(split="rule_ood", method="rl", route=3, wrong=(1,), stuck=(
     key = {"task": "navigation", "modality": "text", "method": method, "experiment": "main", "setting": "sampled",
            "seed": 0, "step": 40, "split": split, "episode": 0}  # fmt: skip
     path = [list(point.geocode) for point in rail.points]
-    return key | {"success": info["success"], "city": city, "actions": actions, "route": route,
+    headings = [point.heading for point in rail.points]
+    return key | {"success": info["success"], "city": city, "actions": actions, "route": route, "headings": headings,
                   "instructions": list(rail.instructions), "path": path, "turns": turns} | changes  # fmt: skip
 
 
 def example_transcripts():
     """One transcript for every figure that shows one."""
-    seen = {"modality": "image"}
+    seen, suits = {"modality": "image"}, ["spades", "clubs", "clubs", "spades"]
     return [
-        failing_transcript(), points_transcript(), points_transcript("id", **seen), route_transcript(),
+        failing_transcript(), points_transcript(), points_transcript("id", suits=suits, **seen), route_transcript(),
         route_transcript(**seen), route_transcript(method="sft", wrong=(), stuck=(1,)),
     ]  # fmt: skip

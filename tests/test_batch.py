@@ -10,8 +10,8 @@ import torch
 from tiny_models import assert_same_gradients, gradients, played_hands, reference_logprobs, tiny_policy
 
 import sftrl_lib  # noqa: F401  (registers the environments)
+from sftrl_lib.configs import PPOConfig
 from sftrl_lib.models.rollout import Attempt, Conversation, Episode
-from sftrl_lib.profiles import PPOConfig
 from sftrl_lib.training.batch import key_weights, lay_out, make_batch, pack, row_length
 from sftrl_lib.training.ppo import ppo_loss, token_logprobs, with_advantages
 from sftrl_lib.virl import expert_pairs
@@ -23,8 +23,8 @@ def test_a_batch_marks_exactly_the_sampled_tokens(policy):
     episodes = played_hands(policy)
     rows = with_advantages(episodes, CONFIG)
     batch = make_batch(rows, policy)
-    assert batch.mask is batch.positions is None, "every row is one conversation"
-    said = iter(zip(batch.row, batch.place, batch.token, batch.attempt, batch.old_logprobs, strict=True))
+    assert batch.attention_mask is batch.position_ids is None, "every row is one conversation"
+    said = iter(zip(batch.row, batch.predictor, batch.token, batch.attempt, batch.old_logprobs, strict=True))
     number = 0
     for row, [(conversation, steps)] in enumerate(rows):
         for step in steps:
@@ -37,9 +37,9 @@ def test_a_batch_marks_exactly_the_sampled_tokens(policy):
             assert batch.advantages[number] == pytest.approx(step.advantage)
             assert batch.returns[number] == pytest.approx(step.return_)
             number += 1
-        padding = batch.ids[row, len(conversation.ids) :]
+        padding = batch.input_ids[row, len(conversation.ids) :]
         assert (padding == policy.tokenizer.pad_token_id).all()
-        assert batch.ids[row, : len(conversation.ids)].tolist() == conversation.ids
+        assert batch.input_ids[row, : len(conversation.ids)].tolist() == conversation.ids
     assert next(said, None) is None
 
 
@@ -70,10 +70,10 @@ def test_the_prompts_of_a_route_share_a_row(policy):
     """Each conversation can be read off its row; a hand that begins like another one does not join it."""
     for episode in with_advantages(walked(policy), CONFIG):
         [row] = pack(episode)
-        ids, places = lay_out(row)
-        assert [np.array(ids)[p].tolist() for p in places] == [conversation.ids for conversation, _ in episode]
+        ids, columns = lay_out(row)
+        assert [np.array(ids)[own].tolist() for own in columns] == [conversation.ids for conversation, _ in episode]
         assert len(ids) == row_length(row) < 0.6 * sum(len(conversation.ids) for conversation, _ in episode)
-        assert sorted(set(np.concatenate(places).tolist())) == list(range(len(ids))), "nothing is there for nobody"
+        assert sorted(set(np.concatenate(columns).tolist())) == list(range(len(ids))), "nothing is there for nobody"
     conversations = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 7, 8, 9], [1, 7, 8, 9, 4]]
     rows = pack([(Conversation(ids), []) for ids in conversations])
     assert [[conversation.ids for conversation, _ in row] for row in rows] == [conversations[:2], conversations[2:]]
@@ -94,7 +94,9 @@ def test_a_shared_row_has_the_gradient_of_its_conversations(policy, ratio):
     apart = [[played] for episode in episodes for played in episode]
     for rows in (packed, apart):
         batch = make_batch(rows, policy, "action")
-        loss, log = ppo_loss(policy, batch, config, token_logprobs(init, batch, config.temperature))
+        with torch.no_grad():
+            init_logprobs = token_logprobs(init, batch, config.temperature)
+        loss, log = ppo_loss(policy, batch, config, init_logprobs)
         found.append((log, gradients(policy, loss)))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-3, abs=1e-5)
     assert_same_gradients(found[0][1], found[1][1])

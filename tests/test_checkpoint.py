@@ -6,11 +6,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import TINY, tiny_policy
 
+from sftrl_lib.files import fresh_folder, replace_folder
 from sftrl_lib.foundation.pretrain import new_model, optimizers
 from sftrl_lib.models import checkpoint
-from sftrl_lib.models.checkpoint import CheckpointError, load_state, replace_folder, save_state
+from sftrl_lib.models.checkpoint import CheckpointError, load_state, save_state
 from sftrl_lib.models.policy import load_policy
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.snapshots import read_snapshot, snapshots, write_snapshot
@@ -112,6 +114,22 @@ def test_an_optimizer_that_has_not_stepped(tmp_path):
     assert same(model, other)
 
 
+def test_what_does_not_learn_is_not_saved_and_stays_as_it_was_loaded(tmp_path):
+    """As the weights below LoRA adapters: the model that goes on has them already."""
+    model, other = net(), net()
+    for one in (model, other):
+        one[0].requires_grad_(False)
+    optims = [torch.optim.AdamW(model[2].parameters(), lr=0.01)]
+    train(model, optims, 3)
+    save_state(tmp_path / "training", {"model": model}, {}, CONFIG)
+    assert sorted(load_file(tmp_path / "training" / "model.safetensors")) == ["2.bias", "2.weight"]
+    assert not same(model, other)
+    load_state(tmp_path / "training", {"model": other}, CONFIG)
+    assert same(model, other)
+    with pytest.raises(CheckpointError, match="holds another model"):  # here all of it learns
+        load_state(tmp_path / "training", {"model": net()}, CONFIG)
+
+
 def test_nothing_there(tmp_path):
     assert load_state(tmp_path / "training", made("adamw")[2], CONFIG) is None
 
@@ -164,7 +182,7 @@ def test_a_kill_between_any_two_writes_leaves_a_whole_checkpoint(dies_at, tmp_pa
 def test_a_half_written_save_is_not_loaded(tmp_path):
     _, _, state = made("adamw")
     save_state(tmp_path / "training", state, {"step": 1}, CONFIG)
-    os.replace(tmp_path / "training", tmp_path / "training.writing")
+    os.replace(tmp_path / "training", tmp_path / ".training.writing")
     assert load_state(tmp_path / "training", state, CONFIG) is None
 
 
@@ -228,6 +246,12 @@ def test_replacing_a_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_fresh_folder_is_empty_and_beside_the_one_it_replaces(tmp_path):
+    (fresh_folder(tmp_path / "run" / "training") / "half").touch()  # killed while it was being written
+    fresh = fresh_folder(tmp_path / "run" / "training")
+    assert fresh.parent == tmp_path / "run" and fresh.name == ".training.writing" and not list(fresh.iterdir())
+
+
 # Snapshots: complete models
 
 
@@ -248,7 +272,7 @@ def test_snapshots_are_in_order_and_left_overs_are_none(policy, tmp_path):
     for step in (20, 3, 100_000):
         write_snapshot(policy, tmp_path, step, Compute(1))
     shutil.copytree(tmp_path / "step-00003", tmp_path / "step-00003.old")  # killed while it was being replaced
-    (tmp_path / ".step-00030").mkdir()  # killed while it was being written
+    (tmp_path / ".step-00030.writing").mkdir()  # killed while it was being written
     assert [found.step for found in snapshots(tmp_path)] == [3, 20, 100_000]
 
 

@@ -4,12 +4,13 @@ import json
 
 import pandas as pd
 import pytest
-from synthetic_tables import everything, image_tasks, main_table
+from synthetic_tables import everything, image_tasks, main_table, register_toys, with_toys
 
 from sftrl_lib import paths, tables
 from sftrl_lib.claims import claims
 from sftrl_lib.claims.evidence import Part
 from sftrl_lib.claims.statistics import Estimate
+from sftrl_lib.experiments import parse_setting
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +216,20 @@ def test_the_old_rule_shows_in_the_numbers_of_gp_vl(images):
 
 
 def test_settings_keep_words_and_refuse_words_for_numbers():
-    words = tables.parse_setting("lr=0.001;frozen=vision+adapter")
+    words = parse_setting("lr=0.001;frozen=vision+adapter")
     assert words == {"lr": 0.001, "frozen": "vision+adapter"}
     for setting in ("lr=fast;frozen=none", "attempts=many", "temperature=", "frozen"):
-        with pytest.raises(tables.TableError, match="is not of the form"):
-            tables.parse_setting(setting)
+        with pytest.raises(ValueError, match="is not of the form"):
+            parse_setting(setting)
+
+
+def test_a_further_task_or_method_changes_no_claim(monkeypatch, full, images):
+    """Verdicts, effects, intervals, parts and notes; although the toy method stands in every experiment."""
+    table = pd.concat([full, images, main_table(("V-IRL-L",))], ignore_index=True)
+    before = claims.evaluate(tables.validate(table))
+    assert {"reproduced", "not_run"} <= {record["verdict"] for record in before}
+    register_toys(monkeypatch)
+    assert claims.evaluate(with_toys(table)) == before
 
 
 def test_unequal_compute_is_remarked_on():

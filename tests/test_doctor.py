@@ -85,3 +85,10 @@ def test_gpu_that_torch_cannot_use(monkeypatch, tmp_path):
     assert doctor.check_gpu().status == "warn" and "Some GPU" in doctor.check_gpu().found
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.13.0+cu130")
     assert doctor.check_gpu().status == "ok"
+
+
+def test_the_shipped_models_are_found(monkeypatch, tmp_path):
+    assert doctor.check_model() == doctor.Check("ok", "foundation", "gp-l, gp-vl, virl-l, virl-vl")
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    missing = doctor.check_model()
+    assert (missing.status, missing.mend) == ("fail", "make foundation") and "gp-l is missing" in missing.found

@@ -9,18 +9,20 @@ import torch
 from tiny_models import tiny_policy, tiny_vision_policy
 
 from sftrl_lib import paths, tables
+from sftrl_lib.configs import EvaluationConfig, Protocol
 from sftrl_lib.evaluation import measurements
-from sftrl_lib.evaluation.episodes import Protocol, measure, play, protocol, transcript, within
+from sftrl_lib.evaluation.episodes import play, transcript, within
+from sftrl_lib.experiments import ATTEMPTS, MAIN, SENSITIVITY
 from sftrl_lib.models.rollout import Attempt, Conversation, Episode
 from sftrl_lib.points import card_numbers, is_heldout, solve
 from sftrl_lib.points.prompts import FEEDBACK, expert_response, response
-from sftrl_lib.profiles import SMOKE, EvaluationConfig
+from sftrl_lib.profiles import SMOKE, Profile
+from sftrl_lib.runs import Run
 from sftrl_lib.tasks import GP_L, GP_VL
-from sftrl_lib.training.branches import branch_folder, init_folder
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.snapshots import write_snapshot
 
-FEW = Protocol(episodes=40, attempts=2, temperature=1.0, max_new_tokens=2, batch_size=16)
+FEW = Protocol(episodes=40, attempts=2, temperature=1.0, max_new_tokens=2)
 
 
 def hands(episodes):
@@ -35,7 +37,7 @@ def test_all_checkpoints_of_a_seed_meet_the_same_hands(tokenizer):
     first, other = tiny_policy(tokenizer), tiny_policy(tokenizer, seed=2)
     met = hands(play(first, GP_L, "rule_ood", FEW, 0))
     assert met == hands(play(other, GP_L, "rule_ood", FEW, 0))
-    assert met == hands(play(first, GP_L, "rule_ood", replace(FEW, attempts=1, temperature=0.0, batch_size=7), 0))
+    assert met == hands(play(first, GP_L, "rule_ood", replace(FEW, attempts=1, temperature=0.0), 0, batch=7))
     curve = hands(play(first, GP_L, "rule_ood", replace(FEW, episodes=10), 0))
     assert met[:10] == curve, "a curve's hands begin the end's"
     assert met != hands(play(first, GP_L, "rule_ood", FEW, 1))
@@ -71,8 +73,8 @@ def test_an_unknown_split(policy):
 
 def test_the_protocol():
     config = EvaluationConfig(episodes_end=7, episodes_curve=3)
-    assert (protocol(config).episodes, protocol(config, end=False).episodes) == (7, 3)
-    assert protocol(config).attempts == 5 and protocol(config, attempts=9, temperature=0.0).attempts == 9
+    assert (config.protocol().episodes, config.protocol(end=False).episodes) == (7, 3)
+    assert config.protocol().attempts == 5 and config.protocol(attempts=9, temperature=0.0).attempts == 9
 
 
 # The metrics
@@ -96,7 +98,7 @@ def test_metrics_by_hand():
         episode((response(CARDS[::-1], NUMBERS[::-1], "13+4"), "wrong_numbers"), (RIGHT, "wrong_value")),
         episode(('"number": [4, 3, 2, 13]', "illegal")),  # reads the numbers, lacks the format
     ]
-    assert measure(GP_L, "rule_ood", episodes) == {
+    assert GP_L.measure("rule_ood", episodes) == {
         "success": (2 / 5, 5), "first_attempt": (1 / 5, 5), "recognition": (3 / 5, 5), "format": (4 / 5, 5),
         "training_rule": (2 / 5, 5),
     }  # fmt: skip
@@ -105,7 +107,7 @@ def test_metrics_by_hand():
 def test_recognition_is_of_the_multiset():
     shown = ([13, 2, 3, 4], True), ([4, 3, 2], False), ([4, 4, 3, 2, 13], False), ([4, 3, 3, 13], False)
     for numbers, recognised in shown:
-        found = measure(GP_L, "rule_ood", [episode((response(CARDS, numbers, "1"), "wrong_numbers"))])
+        found = GP_L.measure("rule_ood", [episode((response(CARDS, numbers, "1"), "wrong_numbers"))])
         assert found["recognition"] == (float(recognised), 1)
 
 
@@ -116,9 +118,9 @@ def test_reading_cards_and_reading_the_rule_are_told_apart():
         (CARDS, NUMBERS), (CARDS[::-1], old_rule), (misread, [4, 3, 2, 12]), (misread, NUMBERS), (CARDS[:3], NUMBERS),
     ]  # fmt: skip
     pictured = [episode((response(cards, numbers, "1"), "misread")) for cards, numbers in answers]
-    found = measure(GP_VL, "rule_ood", pictured)
+    found = GP_VL.measure("rule_ood", pictured)
     assert (found["recognition"], found["numbers"], found["training_rule"]) == ((2 / 5, 5), (3 / 5, 5), (1 / 5, 5))
-    in_text = measure(GP_L, "rule_ood", pictured)
+    in_text = GP_L.measure("rule_ood", pictured)
     assert in_text["recognition"] == found["numbers"] and "numbers" not in in_text
 
 
@@ -150,8 +152,9 @@ def test_a_transcript_of_a_picture_says_what_was_drawn(tokenizer):
 
 
 def test_the_splits_of_ablations():
-    assert measurements.tested(GP_L, "attempts") == ("id", "rule_ood")
-    assert measurements.tested(GP_VL, "sensitivity") == ("id", "rule_ood", "visual_ood")
+    assert ATTEMPTS.tested(GP_L.splits) == ("id", "rule_ood")
+    assert SENSITIVITY.tested(GP_VL.splits) == ("id", "rule_ood", "visual_ood")
+    assert MAIN.tested(GP_VL.splits) == tuple(GP_VL.splits)
 
 
 def test_red_cards_change_nothing_but_the_picture(tokenizer):
@@ -170,26 +173,25 @@ def test_red_cards_change_nothing_but_the_picture(tokenizer):
 
 # Keeping and resuming
 
-POINTS = SMOKE.study("general_points")
-TINY = replace(
+POINTS = SMOKE.study("gp-l")
+STUDY = replace(
     POINTS,
     evaluation=replace(
         POINTS.evaluation, episodes_end=6, episodes_curve=4, episodes_sensitivity=4, attempts=5, max_new_tokens=2,
         temperatures=(0.0, 1.0), attempts_grid=(1, 3),
     ),
 )  # fmt: skip
+TINY = Profile(name="tiny", seeds=(0,), studies=(STUDY,), device="cpu")
+RUNS = {method: Run(TINY, "gp-l", method) for method in ("init", "sft", "rl")}
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch, policy):
     """Init, and two snapshots each of SFT and RL, of random models."""
     monkeypatch.setattr(paths, "HOME", tmp_path)
-    runs = {init_folder(TINY, 0): (0,)}
-    for method in ("sft", "rl"):
-        runs[branch_folder(TINY, method, "main", "", 0)] = (3, 6)
-    for folder, steps in runs.items():
-        for step in steps:
-            write_snapshot(policy, folder, step, Compute(100, 10, 20 * step))
+    for method, run in RUNS.items():
+        for step in (0,) if method == "init" else (3, 6):
+            write_snapshot(policy, run.folder, step, Compute(100, 10, 20 * step))
     return tmp_path
 
 
@@ -198,11 +200,11 @@ def played(monkeypatch):
     """Counts the calls of `play`; raises at the call whose number is put into ``dies_at``."""
     calls = []
 
-    def counted(policy, task, split, how, seed, description=""):
+    def counted(policy, task, split, how, *more):
         if len(calls) == counted.dies_at:
             raise KeyboardInterrupt
         calls.append((split, how))
-        return play(policy, task, split, how, seed, description)
+        return play(policy, task, split, how, *more)
 
     counted.dies_at, counted.calls = -1, calls
     monkeypatch.setattr(measurements, "play", counted)
@@ -210,9 +212,8 @@ def played(monkeypatch):
 
 
 def everything():
-    frames = [measurements.evaluate_init(TINY, 0)]
-    frames += [measurements.evaluate_branch(TINY, method, "main", "", 0) for method in ("sft", "rl")]
-    return pd.concat([*frames, measurements.evaluate_sensitivity(TINY, 0)])
+    frames = map(measurements.evaluate, RUNS.values())
+    return pd.concat([*frames, measurements.evaluate_sensitivity(TINY, "gp-l", 0)])
 
 
 def written(home):
@@ -230,7 +231,7 @@ def test_the_cells_that_are_tested(home, played):
     assert set(main.split) == set(GP_L.splits)
     greedy = main.setting == "greedy"
     assert set(main[main.step == 3].n) == {4} and set(main[(main.step != 3) & ~greedy].n) == {6}
-    assert set(main[greedy].n) == {TINY.evaluation.episodes_greedy}
+    assert set(main[greedy].n) == {STUDY.evaluation.episodes_greedy}
     assert set(main[main.step == 6].train_flops) == {6 * 100 * (10 + 120)}
     grid = frame[frame.experiment == "sensitivity"]
     assert set(grid.setting) == {f"temperature={t};attempts={k}" for t in (0, 1) for k in (1, 3)}
@@ -240,9 +241,9 @@ def test_the_cells_that_are_tested(home, played):
 
 
 def test_an_ablation_is_tested_with_five_attempts(home, played, policy):
-    folder = branch_folder(TINY, "rl", "attempts", "attempts=1", 0)
-    write_snapshot(policy, folder, 2, Compute(100))
-    frame = measurements.evaluate_branch(TINY, "rl", "attempts", "attempts=1", 0)
+    run = Run(TINY, "gp-l", "rl", "attempts", "attempts=1")
+    write_snapshot(policy, run.folder, 2, Compute(100))
+    frame = measurements.evaluate(run)
     assert set(frame.setting) == {"attempts=1"} and set(frame.split) == {"id", "rule_ood"}
     assert {how.attempts for _, how in played.calls} == {5}
 
@@ -267,8 +268,8 @@ def test_an_interrupted_evaluation_goes_on(home, played):
 
 
 def test_transcripts_of_ends_are_kept(home):
-    frame = measurements.evaluate_branch(TINY, "sft", "main", "", 0)
-    records = tables._transcripts(branch_folder(TINY, "sft", "main", "", 0) / "transcripts.jsonl")
+    frame = measurements.evaluate(RUNS["sft"])
+    records = tables.read_parts([RUNS["sft"].tests / "transcripts.jsonl"])
     assert {r["step"] for r in records} == {6}
     wanted = {split: measurements.KEPT_TRANSCRIPTS[split] for split in GP_L.splits}
     assert {s: sum(r["split"] == s for r in records) for s in GP_L.splits} == wanted
@@ -289,20 +290,38 @@ def test_a_finished_evaluation_loads_no_model(home, monkeypatch):
     everything()
 
 
-def test_models_are_loaded_in_the_studys_precision(home, monkeypatch):
+def test_models_are_loaded_in_the_profiles_precision_on_its_device(home, monkeypatch):
     loaded, original = [], measurements.load_policy
-    monkeypatch.setattr(measurements, "load_policy", lambda *args: loaded.append(args[1]) or original(*args))
-    measurements.evaluate_init(replace(TINY, dtype="bfloat16"), 0)
-    assert loaded == ["bfloat16"]
+    monkeypatch.setattr(measurements, "load_policy", lambda *args: loaded.append(args[1:]) or original(*args))
+    measurements.evaluate(Run(replace(TINY, dtype="bfloat16"), "gp-l", "init"))
+    assert loaded == [("bfloat16", "cpu")]
+
+
+def test_other_evaluation_settings_set_the_tests_aside(home, played):
+    """The old numbers are not mixed with the new; they come back with their settings, and nothing is played for it."""
+    run = RUNS["sft"]
+    before = tables.validate(measurements.evaluate(run))
+    longer = replace(STUDY, evaluation=replace(STUDY.evaluation, episodes_end=7))
+    changed = measurements.evaluate(Run(replace(TINY, studies=(longer,)), "gp-l", "sft"))
+    assert set(before.n) == {4, 6, 16} and set(changed.n) == {4, 7, 16}
+    played.dies_at = len(played.calls)
+    assert tables.validate(measurements.evaluate(run)).equals(before)
+
+
+def test_episodes_are_played_side_by_side_as_the_profile_says(home, monkeypatch):
+    sizes, original = [], measurements.play
+    monkeypatch.setattr(measurements, "play", lambda *args: sizes.append(args[5]) or original(*args))
+    measurements.evaluate(Run(replace(TINY, rollout_batch=3), "gp-l", "init"))
+    assert set(sizes) == {3}
 
 
 def test_missing_models_are_named(tmp_path, monkeypatch):
     """And nothing is left behind that would look like a run."""
     monkeypatch.setattr(paths, "HOME", tmp_path)
     for evaluate in (
-        lambda: measurements.evaluate_init(TINY, 0),
-        lambda: measurements.evaluate_branch(TINY, "rl", "main", "", 0),
-        lambda: measurements.evaluate_sensitivity(TINY, 0),
+        lambda: measurements.evaluate(RUNS["init"]),
+        lambda: measurements.evaluate(RUNS["rl"]),
+        lambda: measurements.evaluate_sensitivity(TINY, "gp-l", 0),
     ):
         with pytest.raises(ValueError, match="holds no"):
             evaluate()

@@ -13,23 +13,28 @@ from synthetic_tables import (
     everything,
     example_transcripts,
     failing_transcript,
+    illustrated,
     image_tasks,
     main_table,
+    register_toys,
     with_protocols,
+    with_toys,
 )
 
 from sftrl_lib import paths, published, tables
 from sftrl_lib.claims import statistics
 from sftrl_lib.figures import draw
-from sftrl_lib.figures.style import COLORS, NothingToDraw, Tables, save_figure
+from sftrl_lib.figures.style import NothingToDraw, Tables, save_figure
+from sftrl_lib.methods import METHODS
 
 IMAGE_FIGURES = (7, 8, 16, 17, 18, 19)
 
 
 @pytest.fixture(scope="module")
-def full():
-    """GP-L's tables, and a transcript for every figure that shows one."""
-    return Tables("laptop", everything(), example_transcripts())
+def full(tmp_path_factory):
+    """GP-L's tables, and a transcript for every figure that shows one, with its pictures."""
+    transcripts = example_transcripts()
+    return Tables("laptop", everything(), transcripts, illustrated(tmp_path_factory.mktemp("home"), transcripts))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,7 @@ def test_main_curves_are_the_means_over_seeds(full, drawn):
     curve = line(axes, "rl -")
     assert curve.get_ydata()[1:] == pytest.approx(means.to_numpy())
     assert curve.get_xdata()[-1] == pytest.approx(END_FLOPS / 1e13)
-    assert to_hex(curve.get_color()) == COLORS["rl"]
+    assert to_hex(curve.get_color()) == METHODS["rl"].color
     star = next(item for item in axes.collections if item.get_label() == "init")
     assert tuple(star.get_offsets()[0]) == pytest.approx((curve.get_xdata()[0], curve.get_ydata()[0]))
     raw = [tuple(point) for item in axes.collections for point in np.asarray(item.get_offsets())]
@@ -99,7 +104,7 @@ def test_main_curves_are_the_means_over_seeds(full, drawn):
 def test_main_curves_dash_held_out_hands_and_show_the_papers_ends(drawn):
     id_axes, ood_axes = drawn[5].figure.axes
     dashed = [item for item in id_axes.lines if item.is_dashed()]
-    assert {to_hex(item.get_color()) for item in dashed} == {COLORS["sft"], COLORS["rl"]}
+    assert {to_hex(item.get_color()) for item in dashed} == {METHODS["sft"].color, METHODS["rl"].color}
     assert not [item for item in ood_axes.lines if item.is_dashed()]
     paper = {item.get_label(): item for item in ood_axes.collections if item.get_label().startswith("paper")}
     assert paper["paper rl"].get_offsets()[0][1] == 15.0
@@ -226,7 +231,7 @@ def test_draw_all_writes_what_it_can_and_says_why_not(tmp_path, monkeypatch, cap
     assert "written  figures/smoke/mechanism" in said
     assert "skipped  fig10: it needs rows of experiment 'attempts'" in said
     assert sorted(file.suffix for file in paths.figures("smoke").iterdir()) == [".json", ".pdf", ".png"]
-    with pytest.raises(ValueError, match="There is no figure 99; the draw are 1, 4, 5"):
+    with pytest.raises(ValueError, match="There is no figure 99; the figures are 1, 4, 5"):
         draw.draw(99, "smoke")
 
 
@@ -235,7 +240,9 @@ def test_fig_1_is_ours_beside_the_papers_four_curves(both, drawn_both):
     for method in ("sft", "rl"):
         rows = tables.select(both.metrics, task="navigation", method=method, metric="success", split="id",
                              setting="sampled")  # fmt: skip
-        dashed = next(item for item in ours.lines if item.is_dashed() and to_hex(item.get_color()) == COLORS[method])
+        dashed = next(
+            item for item in ours.lines if item.is_dashed() and to_hex(item.get_color()) == METHODS[method].color
+        )
         assert dashed.get_ydata()[1:] == pytest.approx(100 * rows.groupby("step")["value"].mean().to_numpy())
         for split in ("id", "rule_ood"):
             paper = line(theirs, f"paper {method} {split}")
@@ -339,7 +346,7 @@ def test_fig_8_joins_the_points_of_a_checkpoint(images, drawn_images):
         for metric, drawn_values in zip(("success", "recognition"), pair.get_data(), strict=True):
             expected = [means[metric, split, step] for split in ("id", "rule_ood")]
             assert drawn_values == pytest.approx(expected)
-    assert to_hex(pairs[-1].get_color()) == COLORS["sft"] != to_hex(pairs[0].get_color())  # more compute, darker
+    assert to_hex(pairs[-1].get_color()) == METHODS["sft"].color != to_hex(pairs[0].get_color())  # more compute, darker
     circle = [item for item in theirs.lines if item.get_label() == "paper rl rule_ood"]
     assert [(item.get_xdata()[0], item.get_ydata()[0]) for item in circle] == published.FIG08["rule"]["rule_ood"]["rl"]
     assert {item.get_markerfacecolor() for item in circle} == {"white"}
@@ -437,6 +444,47 @@ def test_mechanism_tells_numbers_from_recognition(images):
     rows = tables.select(images.metrics, task="general_points", method="rl", split="rule_ood", metric="numbers")
     means = 100 * rows.groupby("step")["value"].mean().to_numpy()
     assert line(axes, "rl -").get_ydata()[1:] == pytest.approx(means)
+
+
+def series(drawing):
+    """What a figure draws of each task, but of toy methods."""
+    found = {}
+    for item in drawing.data["series"]:
+        if item["method"] != "toy":
+            found.setdefault(item["variant"], []).append(item)
+    return found
+
+
+@pytest.mark.parametrize("number", [5, 6, "mechanism", "protocols"])
+def test_a_further_task_and_method_are_drawn_beside_the_papers(monkeypatch, both, drawn_both, number):
+    """The toy task is GP-L's rows under its name: its own curves, nothing of the paper's; and the others stay."""
+    register_toys(monkeypatch)
+    drawing = draw.FIGURES[number](Tables("laptop", with_toys(both.metrics)))
+    before, after = series(drawn_both[number]), series(drawing)
+    assert list(after) == ["GP-L", "V-IRL-L", "Toy"]
+    assert {name: after[name] for name in before} == before
+    assert after["Toy"] == [item | {"variant": "Toy"} for item in before["GP-L"]]
+    assert {item["variant"] for item in drawing.data["series"] if item["method"] == "toy"} == set(after)
+    assert "Toy method" in texts(drawing.figure)
+    panels = [axes for axes in shown(drawing.figure) if axes.get_title(loc="left").startswith("Toy · ")]
+    written = [said for axes in panels for said in written_on(axes)]
+    assert any(said.startswith("toy") for said in written) and not any("paper" in said for said in written)
+
+
+def written_on(axes):
+    """The texts on the axes, and the labels of what is drawn there."""
+    labels = [str(artist.get_label()) for artist in (*axes.get_children(), *axes.containers)]
+    return [*labels, *(text.get_text() for text in axes.findobj(mpl.text.Text))]
+
+
+def test_a_further_method_moves_no_bar_of_the_papers(monkeypatch, images):
+    """The paper's previous best stays beside the paper's bars, however many bars are ours."""
+    register_toys(monkeypatch)
+    drawing = draw.FIGURES[7](Tables("laptop", with_toys(images.metrics)))
+    bars = drawing.figure.axes[3]
+    places = {bar.get_label(): bar.patches[0].get_x() for bar in bars.containers}
+    assert places["rl"] < places["toy"] < places["paper init"]
+    assert places["toy"] + 1 < min(line(bars, "paper best").get_xdata()) < places["paper init"]
 
 
 def test_no_open_pyplot_figures(drawn):

@@ -278,7 +278,7 @@ def digest(count=100, seed=7):
 def test_same_seed_same_documents_in_another_process():
     """Also with another order of hash tables."""
     here = os.path.dirname(__file__)
-    code = f"import sys; sys.path.insert(0, {here!r}); from test_curriculum import digest; print(digest())"
+    code = f"import sys; sys.path.insert(0, {here!r}); from test_gp_l_curriculum import digest; print(digest())"
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest()

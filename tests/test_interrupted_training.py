@@ -11,14 +11,16 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tiny_models import tiny_study
+from tiny_models import tiny_profile, with_study
 
 from sftrl_lib import paths
-from sftrl_lib.profiles import SMOKE
-from sftrl_lib.training import branches, ppo, sft
-from sftrl_lib.training.branches import branch_folder, init_folder, make_init, train_branch
+from sftrl_lib.fingerprint import claim
+from sftrl_lib.models.policy import load_policy
+from sftrl_lib.runs import Run
+from sftrl_lib.tasks import TASKS
+from sftrl_lib.training import fork, ppo, sft
 
-TASKS = {study.task.slug: study.task for study in SMOKE.studies}
+STAGES = ("init", "sft", "rl")
 KILLS = 2  # of each run in the suite, evenly spread
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -63,53 +65,41 @@ def reaper():
 
 @pytest.fixture(autouse=True)
 def checkpoints_every_three_steps(monkeypatch):
-    monkeypatch.setattr(branches, "train_sft", partial(sft.train_sft, save_every=3))
-    monkeypatch.setattr(branches, "train_ppo", partial(ppo.train_ppo, save_every=2))
+    for module, name, often in ((sft, "train_steps", 3), (sft, "train", 3), (ppo, "train", 2)):
+        monkeypatch.setattr(module, name, partial(getattr(module, name), save_every=often))
 
 
-@pytest.fixture(scope="module")
-def studies(tiny_folder, vision_folder):
-    """A study of each task whose SFT takes 8 steps in three epochs and whose RL a few updates."""
-    made = {}
-    for slug, task in TASKS.items():
-        folder = vision_folder if task.modality == "image" else tiny_folder
-        study = tiny_study(folder, task.name)
-        made[slug] = replace(
-            study,
-            task=task,
-            checkpoints=2,
-            sft=replace(study.sft, examples=24, batch_size=8, init_steps=5, group_by_length=task.name == "navigation"),
-            ppo=replace(study.ppo, episodes=2, attempts=1, epochs=1, max_new_tokens=4, minibatches=1),
-        )
-    return made
+def small_profile(key, folder):
+    """A profile of one task whose SFT is to take 8 steps in three epochs, and whose RL a few updates."""
+    profile = tiny_profile(folder, key, init_steps=5)
+    study = profile.study(key)
+    return with_study(
+        profile,
+        sft=replace(study.sft, examples=24, batch_size=8, group_by_length=study.task.name == "navigation"),
+        ppo=replace(study.ppo, episodes=2, attempts=1, epochs=1, max_new_tokens=4, minibatches=1),
+    )
 
 
-def budget(study, steps):
+def budget(profile, study, steps):
     """Training compute of `steps` steps of SFT."""
-    policy = branches.load_policy(study.foundation)
-    tokens = sft.tokens_per_example(policy, branches.demonstrations(study))
+    policy = load_policy(study.foundation)
+    tokens = sft.tokens_per_example(policy, fork.demonstrations(profile, study))
     return 6 * policy.parameters_count * study.sft.batch_size * tokens * steps
 
 
 @pytest.fixture(scope="module")
-def prepared(studies, tmp_path_factory):
-    """A home for each task in which there are demonstrations and an Init, and its study with a budget of 8 steps."""
+def prepared(tiny_folder, vision_folder, tmp_path_factory):
+    """A home for each task in which there are demonstrations and an Init, and its profile with a budget of 8 steps."""
     homes = {}
-    for slug, study in studies.items():
-        home = tmp_path_factory.mktemp(slug)
+    for key, task in TASKS.items():
+        home = tmp_path_factory.mktemp(key)
+        profile = small_profile(key, vision_folder if task.modality == "image" else tiny_folder)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(paths, "HOME", home)
-            study = replace(study, fork_flops=budget(study, 8))
-            make_init(study, 0)
-        homes[slug] = home, study
+            profile = with_study(profile, fork_flops=budget(profile, profile.study(key), 8))
+            fork.train(Run(profile, key, "init"))
+        homes[key] = home, profile
     return homes
-
-
-STAGES = {
-    "init": (lambda study: make_init(study, 0), lambda study: init_folder(study, 0)),
-    "sft": (lambda study: train_branch(study, "sft", "main", "", 0), lambda s: branch_folder(s, "sft", "main", "", 0)),
-    "rl": (lambda study: train_branch(study, "rl", "main", "", 0), lambda s: branch_folder(s, "rl", "main", "", 0)),
-}
 
 
 def result(folder):
@@ -119,21 +109,21 @@ def result(folder):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("slug", TASKS)
-def test_a_kill_at_any_file_operation_changes_nothing(slug, stage, prepared, reaper, tmp_path, monkeypatch):
-    start, study = prepared[slug]
-    work, folder_of = STAGES[stage]
+@pytest.mark.parametrize("key", TASKS)
+def test_a_kill_at_any_file_operation_changes_nothing(key, stage, prepared, reaper, tmp_path, monkeypatch):
+    start, profile = prepared[key]
+    run = Run(profile, key, stage)
 
     def home(name):
         here = tmp_path / name
         shutil.copytree(start, here, copy_function=os.link)
         monkeypatch.setattr(paths, "HOME", here)
         if stage == "init":
-            shutil.rmtree(folder_of(study))
+            shutil.rmtree(run.folder)
         return here
 
-    operations = reaper.run(lambda: work(study), home("whole"))
-    expected = result(folder_of(study))
+    operations = reaper.run(lambda: fork.train(run), home("whole"))
+    expected = result(run.folder)
     assert any(name.endswith("model.safetensors") for name in expected) and operations > 20
     points = range(1, operations + 1)
     if not os.environ.get("SFTRL_EVERY_KILL"):
@@ -142,9 +132,9 @@ def test_a_kill_at_any_file_operation_changes_nothing(slug, stage, prepared, rea
     for dies_at in points:
         here = home(f"killed-{dies_at}")
         with pytest.raises(Killed):
-            reaper.run(lambda: work(study), here, dies_at)
-        work(study)
-        found = result(folder_of(study))
+            reaper.run(lambda: fork.train(run), here, dies_at)
+        fork.train(run)
+        found = result(run.folder)
         assert found.keys() == expected.keys(), f"killed at operation {dies_at} of {operations}"
         differing = [name for name in expected if found[name] != expected[name]]
         assert not differing, f"killed at operation {dies_at} of {operations}: {differing}"
@@ -153,13 +143,39 @@ def test_a_kill_at_any_file_operation_changes_nothing(slug, stage, prepared, rea
 
 def test_an_empty_trainer_state_blocks_no_restart(prepared, tmp_path, monkeypatch):
     """A kill while it is being written leaves it empty."""
-    start, study = prepared["gp-l"]
+    start, profile = prepared["gp-l"]
     shutil.copytree(start, tmp_path / "home")
     monkeypatch.setattr(paths, "HOME", tmp_path / "home")
-    folder = init_folder(study, 0)
-    before = result(folder)
-    (folder / "finished").unlink()
-    [newest] = folder.glob("training/checkpoint-5")
+    run = Run(profile, "gp-l", "init")
+    before = result(run.folder)
+    (run.folder / "finished").unlink()
+    [newest] = run.folder.glob("training/checkpoint-5")
     (newest / "trainer_state.json").write_text("")
-    make_init(study, 0)
-    assert result(folder) == before
+    fork.train(run)
+    assert result(run.folder) == before
+
+
+def test_a_kill_while_a_folder_is_set_aside_loses_nothing(reaper, tmp_path):
+    """Whichever settings come next, what was made with the first ones is there for them and for no others."""
+    first, second = {"lr": 1}, {"lr": 2}
+
+    def made(home):
+        folder = claim(home / "runs" / "run", first)
+        (folder / "model").write_text("first")
+        (claim(folder, second) / "model").write_text("second")
+        return folder
+
+    def back(folder):
+        claim(folder, first)
+
+    operations = reaper.run(lambda: back(made(tmp_path / "whole")), tmp_path / "whole")
+    assert operations > 10
+    for dies_at in range(1, operations + 1):
+        home = tmp_path / f"killed-{dies_at}"
+        with pytest.raises(Killed):
+            reaper.run(lambda home=home: back(made(home)), home, dies_at)
+        folder = home / "runs" / "run"
+        written = {path.read_text() for path in home.rglob("model")}
+        for settings, content in ((second, "second"), (first, "first"), (second, "second")):
+            model = claim(folder, settings) / "model"
+            assert (model.read_text() if model.exists() else None) == (content if content in written else None)

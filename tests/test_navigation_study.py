@@ -5,29 +5,34 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from tiny_models import tiny_study
+from tiny_models import tiny_profile
 
 from sftrl_lib import paths, tables
+from sftrl_lib.configs import Protocol
 from sftrl_lib.evaluation import measurements
-from sftrl_lib.evaluation.episodes import Protocol, measure, play, transcript, within
+from sftrl_lib.evaluation.episodes import play, transcript, within
+from sftrl_lib.experiments import MAIN, SUBOPTIMAL, setting_text
 from sftrl_lib.models.rollout import Attempt, Conversation, Episode
 from sftrl_lib.profiles import LAPTOP, SMOKE
-from sftrl_lib.tasks import TASKS, VIRL_L, get_task
-from sftrl_lib.training import branches
-from sftrl_lib.training.branches import branch_folder, demonstrations, make_init, train_branch, training_env
-from sftrl_lib.training.data import positions, shows_held_out
+from sftrl_lib.runs import Run, main_run
+from sftrl_lib.tasks import TASKS, VIRL_L, labelled, task_of
+from sftrl_lib.training import fork, ppo
 from sftrl_lib.virl import expert_response, grade, load_city
 from sftrl_lib.virl.rails import Rail, RailPoint, rail_builder
 
 # The tasks
 
 
-def test_tasks_are_found_by_name_and_modality():
-    assert get_task("navigation", "text") is VIRL_L is TASKS["V-IRL-L"]
-    assert {task.slug for task in TASKS.values()} == {"gp-l", "virl-l", "gp-vl", "virl-vl"}
+def test_tasks_are_found_by_key_label_and_columns():
+    assert task_of("navigation", "text") is VIRL_L is TASKS["virl-l"] is labelled("V-IRL-L")
+    assert list(TASKS) == [task.key for task in TASKS.values()] == ["gp-l", "virl-l", "gp-vl", "virl-vl"]
     for wrong in (("navigation", "smell"), ("chess", "text")):
         with pytest.raises(ValueError, match="'general_points', 'text'.*'navigation', 'text'"):
-            get_task(*wrong)
+            task_of(*wrong)
+    with pytest.raises(ValueError, match="'chess'; use one of gp-l, virl-l, gp-vl, virl-vl.$"):
+        TASKS["chess"]
+    with pytest.raises(ValueError, match="'Chess-L'; use one of GP-L, V-IRL-L, GP-VL, V-IRL-VL.$"):
+        labelled("Chess-L")
     with pytest.raises(ValueError, match="'ood' of V-IRL-L; use one of id, heldout, rule_ood"):
         VIRL_L.split("ood")
 
@@ -37,39 +42,53 @@ def test_every_environment_of_a_task_can_be_made():
         for arguments in (task.training, *task.splits.values()):
             env = task.make_env(arguments, 2)
             assert env.max_attempts == 2 and env.modality == task.modality
-    assert training_env(VIRL_L, 2).actions == "absolute"
+    assert VIRL_L.training_env(2).actions == "absolute"
 
 
 def test_the_studies_of_a_profile():
     for profile in (SMOKE, LAPTOP):
-        assert {study.profile for study in profile.studies} == {profile.name}
-        assert profile.study("navigation", "text").task is VIRL_L
+        assert {study.task.key for study in profile.studies} == set(TASKS)
+        assert profile.study("virl-l").task is VIRL_L
     alone = replace(LAPTOP, studies=LAPTOP.studies[:1])
-    with pytest.raises(ValueError, match="'laptop' has no study of V-IRL-L; it has GP-L."):
-        alone.study("navigation")
+    with pytest.raises(ValueError, match="'laptop' has no study of 'virl-l'; it has gp-l.$"):
+        alone.study("virl-l")
+    with pytest.raises(ValueError, match="two studies of one task: gp-l, gp-l.$"):
+        replace(LAPTOP, studies=LAPTOP.studies[:1] * 2)
+
+
+def main_settings(key):
+    """(experiment, setting) of what is the very training of the main comparison."""
+    arms = [(e.name, arm) for e in LAPTOP.study(key).experiments for arm in e.arms if e.name != "main"]
+    runs = [Run(LAPTOP, key, arm.method, name, setting_text(setting)) for name, arm in arms for setting in arm.settings]
+    return [(run.experiment_name, run.setting) for run in runs if main_run(run)]
 
 
 def test_the_main_comparison_is_a_setting_of_what_is_varied():
     """What it stands for is among the profile's settings, so that nothing is trained twice and nothing is missing."""
-    seen = LAPTOP.study("general_points", "image").main_settings
-    assert seen == {"rl_tuning": "lr=0.0003", "sft_tuning": "lr=0.001;frozen=none"}
-    assert 3e-4 in LAPTOP.rl_tuning and 1e-3 in dict(LAPTOP.sft_tuning)["none"]
-    assert sum(len(rates) for _, rates in LAPTOP.sft_tuning) == 10, "as many runs as in Fig. 16"
-    assert LAPTOP.study("general_points").main_settings == {"attempts": "attempts=5"}
-    assert LAPTOP.study("navigation").main_settings == {}
+    assert main_settings("gp-vl") == [("sft_tuning", "lr=0.001;frozen=none"), ("rl_tuning", "lr=0.0003")]
+    [tuned] = LAPTOP.study("gp-vl").experiment("sft_tuning").arms
+    assert len(tuned.settings) == 10, "as many runs as in Fig. 16"
+    assert main_settings("gp-l") == [("attempts", "attempts=5")]
+    assert main_settings("virl-l") == main_settings("virl-vl") == []
 
 
-def test_a_main_run_appears_under_the_settings_it_stands_for(tmp_path):
-    study = LAPTOP.study("general_points", "image")
-    part = measurements.Part(tmp_path, study.evaluation)
+def test_a_main_run_appears_under_the_settings_it_stands_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    profile = replace(LAPTOP, name="tuning")
+    run = Run(profile, "gp-vl", "sft")
+    part = measurements.Part(run.tests, run.tests_identity)
     shared = dict(task="general_points", modality="image", method="sft", experiment="main", seed=0, step=1)
     row = {**shared, "setting": "sampled", "train_flops": 1.0, "metric": "success", "value": 0.5, "n": 10}
-    part.add([{**row, "split": split} for split in ("id", "rule_ood", "visual_ood")])
-    for _ in range(2):  # an evaluation that is repeated adds nothing
-        measurements._share(part, study, "sft")
-    tuned = tables.select(part.frame, experiment="sft_tuning")
-    assert list(tuned.setting) == ["lr=0.001;frozen=none"] and list(tuned.split) == ["id"]
-    assert not len(tables.select(part.frame, experiment="rl_tuning"))
+    splits = ("id", "rule_ood", "visual_ood")
+    part.add([{**row, "split": split} for split in splits])
+    part.add([{**row, "split": split, "setting": "greedy"} for split in splits])
+    for seeds in ((), (0,), ()):  # merging again adds nothing
+        frame = measurements.merge(profile, seeds)
+        tuned = tables.select(frame, experiment="sft_tuning")
+        assert list(tuned.setting) == ["lr=0.001;frozen=none"] and list(tuned.split) == ["id"]
+        assert list(tuned.value) == [0.5] and len(frame) == 7
+        assert not len(tables.select(frame, experiment="rl_tuning"))
+    assert len(tables.read(part.path)) == 6, "it is kept once"
 
 
 # The demonstrations
@@ -77,7 +96,7 @@ def test_a_main_run_appears_under_the_settings_it_stands_for(tmp_path):
 
 def test_demonstrations_are_the_experts_answers():
     """Right at their position of the rail, in the training action space, and every route once before any twice."""
-    examples = list(islice(positions(VIRL_L, "expert", np.random.default_rng(3)), 400))
+    examples = list(islice(VIRL_L.demonstrations("expert", np.random.default_rng(3)), 400))
     city = load_city("nyc")
     rng = np.random.default_rng(3)
     seed, routes = int(rng.integers(2**31)), rng.permutation(len(city))
@@ -85,14 +104,14 @@ def test_demonstrations_are_the_experts_answers():
     for example, point in zip(examples, points, strict=False):
         [said] = example["completion"]
         assert grade(said["content"], point).outcome == "correct"
-        assert not shows_held_out(VIRL_L, example)
+        assert not VIRL_L.shows_held_out(example)
         assert example["prompt"][0]["content"].startswith("[Task Description]")
         assert "northwest" in example["prompt"][0]["content"]
 
 
 def test_a_relative_turn_would_be_noticed():
     turn = {"completion": [{"role": "assistant", "content": expert_response("", "", "turn_direction(slightly left)")}]}
-    assert shows_held_out(VIRL_L, turn)
+    assert VIRL_L.shows_held_out(turn)
 
 
 def test_another_pass_has_other_rails():
@@ -100,7 +119,7 @@ def test_another_pass_has_other_rails():
     city = replace(load_city("nyc"), name="few", routes=load_city("nyc").routes[:4])
     task = replace(VIRL_L, training={**VIRL_L.training, "routes": city})
     walked = [[]]
-    for example in islice(positions(task, "expert", np.random.default_rng(0)), 400):
+    for example in islice(task.demonstrations("expert", np.random.default_rng(0)), 400):
         walked[-1].append(example)
         if "stop()" in example["completion"][0]["content"]:
             walked.append([])
@@ -142,7 +161,7 @@ EPISODES = [
 
 
 def test_metrics_by_hand():
-    assert measure(VIRL_L, "rule_ood", EPISODES) == {
+    assert VIRL_L.measure("rule_ood", EPISODES) == {
         "step_accuracy": (4 / 7, 2),  # 3 of 3, then wrong, right, wrong, wrong
         "success": (1 / 2, 2),
         "first_attempt": (3 / 5, 2),
@@ -157,20 +176,20 @@ def test_metrics_by_hand():
 
 def test_metrics_under_the_training_rule():
     spaced = episode("absolute", [OLD.replace("(north)", "( north )")], [RIGHT[1]], [RIGHT[2]], terminated=True)
-    found = measure(VIRL_L, "id", [spaced])
+    found = VIRL_L.measure("id", [spaced])
     assert "training_rule" not in found, "nothing sets it apart here"
     assert found["legal_action"] == found["step_accuracy"] == (1.0, 1)
-    lost = measure(VIRL_L, "heldout", [episode("absolute", [RIGHT[0], '{"action": 3}'])])
+    lost = VIRL_L.measure("heldout", [episode("absolute", [RIGHT[0], '{"action": 3}'])])
     assert lost["legal_action"] == lost["step_accuracy"] == (0.0, 1) and lost["format"] == (1.0, 1)
 
 
 # What is tested
 
-FEW = Protocol(episodes=12, attempts=2, temperature=1.0, max_new_tokens=2, batch_size=8)
+FEW = Protocol(episodes=12, attempts=2, temperature=1.0, max_new_tokens=2)
 
 
 def test_splits_obey_their_rules(policy):
-    seen = {split: play(policy, VIRL_L, split, FEW, 3) for split in VIRL_L.splits}
+    seen = {split: play(policy, VIRL_L, split, FEW, 3, batch=8) for split in VIRL_L.splits}
     destinations = {name: {route.waypoints[-1] for route in load_city(name).routes} for name in ("nyc", "nyc:heldout")}
     for split, episodes in seen.items():
         ends = {e.info["rail"].points[-1].geocode for e in episodes}
@@ -215,28 +234,34 @@ def test_a_transcript_shows_the_route_and_what_was_said(policy):
 def test_the_fork_end_to_end(tiny_folder, tmp_path, monkeypatch):
     """Init, both branches and their tests on a tiny random model."""
     monkeypatch.setattr(paths, "HOME", tmp_path)
-    study = tiny_study(tiny_folder, "navigation")
-    keys, original = [], branches.train_ppo
-    monkeypatch.setattr(branches, "train_ppo", lambda *args: keys.append(args[-1]) or original(*args))
-    make_init(study, 0)
-    measurements.evaluate_init(study, 0)
+    profile = tiny_profile(tiny_folder, "virl-l", experiments=(MAIN, SUBOPTIMAL))
+    keys, original = [], ppo.learn
+    monkeypatch.setattr(ppo, "learn", lambda *args, answer_key: keys.append(answer_key) or original(*args, answer_key))
+    [init] = fork.train(Run(profile, "virl-l", "init"))
+    measurements.evaluate(Run(profile, "virl-l", "init"))
     for method in ("sft", "rl"):
-        found = train_branch(study, method, "main", "", 0)
-        assert len(found) == study.checkpoints and found[-1].compute.init_tokens > 0
-        measurements.evaluate_branch(study, method, "main", "", 0, ablation_seeds=(0,))
-    assert keys == ["action"]
-    assert branch_folder(study, "rl", "main", "", 0).name == "virl-l-rl-main-s0"
-    runs = {path.name for path in (paths.build("smoke") / "runs").iterdir()}
-    assert runs == {"virl-l-init-s0", "virl-l-sft-main-s0", "virl-l-rl-main-s0"}
-    assert (paths.data("smoke") / "virl-l-expert").is_dir() and len(demonstrations(study)) == 64
-    frame = tables.merge("smoke")
+        run = Run(profile, "virl-l", method)
+        found = fork.train(run)
+        assert len(found) == run.study.checkpoints == 2
+        assert found[-1].compute.init_tokens == init.compute.init_tokens > 0
+        measurements.evaluate(run)
+    assert set(keys) == {"action"}
+    assert Run(profile, "virl-l", "rl").folder.name == "virl-l-rl-main-s0"
+    runs = {"virl-l-init-s0", "virl-l-sft-main-s0", "virl-l-rl-main-s0"}
+
+    def built(folder):
+        return {path.name for path in (paths.build("tiny") / folder).iterdir()}
+
+    assert built("runs") == built("tests") == runs and built("data") == {"virl-l-expert"}
+    assert len(fork.demonstrations(profile, profile.study("virl-l"))) == 64
+    frame = measurements.merge(profile)
     assert set(frame.task) == {"navigation"} and set(frame.experiment) == {"main"}
     assert set(frame.split) == set(VIRL_L.splits) and set(frame.method) == {"init", "sft", "rl"}
     counted = {"step_accuracy", "success", "first_attempt", "format", "legal_action", "training_rule"}
     assert set(frame.metric) == counted
     assert set(frame[frame.metric == "training_rule"].split) == {"rule_ood"}
-    records = tables.read_transcripts("smoke")
+    records = tables.read_transcripts("tiny")
     assert {record["actions"] for record in records if record["split"] == "rule_ood"} == {"relative"}
-    with pytest.raises(ValueError, match="no 'suboptimal' demonstrations of navigation"):
-        train_branch(study, "sft_suboptimal", "suboptimal", "", 0)
-    assert {path.name for path in (paths.build("smoke") / "runs").iterdir()} == runs
+    with pytest.raises(ValueError, match="V-IRL-L has no 'suboptimal' demonstrations; use one of expert.$"):
+        fork.train(Run(profile, "virl-l", "sft_suboptimal", "suboptimal"))
+    assert built("runs") == runs

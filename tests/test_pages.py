@@ -2,16 +2,27 @@
 
 import numpy as np
 import pytest
-from synthetic_tables import example_transcripts, points_transcript, route_transcript
+from synthetic_tables import example_transcripts, illustrated, points_transcript, route_transcript
 from test_figures import line, texts
 
-from sftrl_lib.figures import draw, page, transcripts
+from sftrl_lib import paths, tables
+from sftrl_lib.evaluation.illustrations import illustrate
+from sftrl_lib.figures import draw, failures, page
 from sftrl_lib.figures.style import NothingToDraw, Tables
+from sftrl_lib.points.cards import draw_hand
+from sftrl_lib.virl import load_city
+from sftrl_lib.virl.street_views import open_street_views
+from sftrl_lib.virl.task import VIRL_L
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    data = Tables("laptop", None, example_transcripts())
+def data(tmp_path_factory):
+    transcripts = example_transcripts()
+    return Tables("laptop", None, transcripts, illustrated(tmp_path_factory.mktemp("home"), transcripts))
+
+
+@pytest.fixture(scope="module")
+def drawn(data):
     return {number: draw.FIGURES[number](data) for number in (4, 11, 12, 13, 14, 21)}
 
 
@@ -27,6 +38,45 @@ def test_examples_show_an_error_its_feedback_and_the_correction(drawn):
         assert "tinted: the rule" in texts(drawn[number].figure)
     assert "x∈['left', 'right'" in page_text(drawn[14])
     assert {drawn[number].data["series"][0]["modality"] for number in (11, 13)} == {"image"}
+
+
+def test_examples_show_the_picture_that_the_question_was_about(drawn):
+    """The hand and the four street views, drawn here once more from what the transcripts say."""
+    hand, walk = (drawn[number].data["series"][0] for number in (11, 13))
+    [shown] = drawn[11].figure.axes[0].images
+    assert np.array_equal(shown.get_array(), draw_hand(hand["cards"], hand["suits"], (360, 720)))
+    [shown] = drawn[13].figure.axes[0].images
+    position = walk["turns"][0]["position"]
+    views = open_street_views(load_city("nyc"))
+    place, heading = tuple(walk["path"][position]), walk["headings"][position]
+    assert np.array_equal(shown.get_array(), views.grid(place, heading, 448, gap=6))
+    assert "tidier than the model saw it" in texts(drawn[11].figure)
+    assert not drawn[12].figure.axes[0].images and not drawn[14].figure.axes[0].images
+
+
+@pytest.mark.parametrize("missing", ["no folder", "an empty folder"])
+def test_without_stored_pictures_examples_are_text_alone(data, drawn, tmp_path, missing):
+    bare = Tables("laptop", None, data.transcripts, tmp_path if missing == "an empty folder" else None)
+    for number in (11, 12, 13, 14):
+        drawing = draw.FIGURES[number](bare)
+        assert not drawing.figure.axes[0].images
+        assert drawing.data == drawn[number].data
+    with pytest.raises(NothingToDraw, match="of which a map was stored"):
+        draw.FIGURES[4](bare)
+
+
+def test_pictures_are_those_of_the_transcripts_and_the_same_again(tmp_path, monkeypatch):
+    """What no figure needs any more goes; a profile without transcripts has none."""
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    assert illustrate("laptop") == []
+    tables.write_transcripts(example_transcripts(), "laptop")
+    names = illustrate("laptop")
+    assert sorted(name.rpartition(".")[2] for name in names) == ["json", "png", "png"]
+    folder = paths.pictures("laptop")
+    (folder / "old.png").touch()
+    before = {name: (folder / name).read_bytes() for name in names}
+    assert illustrate("laptop") == names
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_examples_prefer_a_correction_to_a_plain_success():
@@ -49,7 +99,7 @@ def test_over_trained_sft_is_shown_with_its_heading(drawn):
 
 
 def test_marks_lie_behind_their_words_across_line_ends():
-    lines = page.wrapped("see: " + "x" * 8 + " 'slightly left', 'right'", transcripts.OFFERED, width=24)
+    lines = page.wrapped("see: " + "x" * 8 + " 'slightly left', 'right'", failures.OFFERED, width=24)
     found = [line.text[start:end] for line in lines for start, end in line.marks]
     assert found == ["'slightly", "left'", "'right'"]
 
@@ -67,28 +117,42 @@ def test_the_map_shows_path_landmarks_and_actions(drawn):
     assert np.hypot(x[1] - x[0], y[1] - y[0]) == pytest.approx(224, abs=3)  # metres
 
 
-def test_the_map_of_a_failure_keeps_the_rest_of_the_route_apart():
+def test_the_map_of_a_failure_keeps_the_rest_of_the_route_apart(tmp_path):
     failed = route_transcript(method="sft", wrong=(), stuck=(1,))
-    axes = draw.FIGURES[4](Tables("laptop", None, [failed])).figure.axes[0]
+    axes = draw.FIGURES[4](Tables("laptop", None, [failed], illustrated(tmp_path, [failed]))).figure.axes[0]
     assert len(line(axes, "walked").get_xdata()) == 2
     assert len(line(axes, "not reached").get_xdata()) == len(failed["path"]) - 1
 
 
-def test_maps_need_a_known_city_and_its_own_route():
+def test_maps_need_a_known_city_and_its_own_route(tmp_path):
     elsewhere = [route_transcript() | change for change in ({"city": "atlantis"}, {"route": 10**6}, {"route": 4})]
-    with pytest.raises(NothingToDraw, match="generated city"):
-        draw.FIGURES[4](Tables("laptop", None, elsewhere))
+    with pytest.raises(NothingToDraw, match="of which a map was stored"):
+        draw.FIGURES[4](Tables("laptop", None, elsewhere, illustrated(tmp_path, elsewhere)))
+
+
+def test_a_map_has_the_streets_at_both_sides_of_a_long_narrow_route():
+    """Every panorama of the city that lies on the square map, by arithmetic of its own."""
+    episode = route_transcript(route=988, wrong=())
+    path, streets = np.array(episode["path"]), np.array([*load_city("nyc").panoramas])
+    middle = (path.min(axis=0) + path.max(axis=0)) / 2
+    metres = 111_320 * np.array([1, np.cos(np.radians(middle[0]))])
+    half = np.abs((path - middle) * metres).max() + 75
+    assert half > 400
+    inside = streets[(np.abs((streets - middle) * metres) < half).all(axis=1)]
+    stored = VIRL_L.scene(episode)["panoramas"]
+    assert {tuple(place) for place in inside} <= {tuple(place) for place in stored} < {*map(tuple, streets)}
 
 
 @pytest.mark.parametrize("output", ["", "\x00\x1b[31m" * 50, "$\\frac{", "九" * 500, "a" * 2_000_000, "\ud800"])
-def test_hostile_answers_are_drawn_everywhere(output):
+def test_hostile_answers_are_drawn_everywhere(output, tmp_path):
     route, hand = route_transcript(), points_transcript()
     for record in (route, hand):
         record["turns"] = [turn | {"output": output, "outcome": "illegal"} for turn in record["turns"]]
     old = route_transcript(method="sft", wrong=(), stuck=(1,))
     for turn in old["turns"]:
         turn["output"] += output
-    hostile = Tables("laptop", None, [route, hand, old])
+    records = [route, hand, old]
+    hostile = Tables("laptop", None, records, illustrated(tmp_path, records))
     for number in (4, 12, 14, 21):
         drawing = draw.FIGURES[number](hostile)
         drawing.png(dpi=20)

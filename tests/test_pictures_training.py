@@ -1,5 +1,6 @@
 """Pictures in training: what is drawn reaches the model, in rollouts, in SFT and in PPO, and nothing else does."""
 
+import json
 from dataclasses import replace
 from itertools import islice
 
@@ -16,24 +17,26 @@ from tiny_models import (
 )
 
 from sftrl_lib import paths
-from sftrl_lib.evaluation.episodes import Protocol, measure, play, transcript
+from sftrl_lib.configs import PPOConfig, Protocol, SFTConfig
+from sftrl_lib.evaluation.episodes import play, transcript
 from sftrl_lib.evaluation.players import answer
 from sftrl_lib.messages import message_text, parts_message
 from sftrl_lib.models.policy import Prompt, load_policy
-from sftrl_lib.models.rollout import reusable, rollout
+from sftrl_lib.models.rollout import cached_prefix, rollout
 from sftrl_lib.points import card_numbers, grade, is_heldout
 from sftrl_lib.points.environment import GeneralPoints
 from sftrl_lib.points.verifier import read_cards
-from sftrl_lib.profiles import PPOConfig, SFTConfig
-from sftrl_lib.tasks import GP_VL, VIRL_L, VIRL_VL, street_views
-from sftrl_lib.training import sft
+from sftrl_lib.tasks import GP_VL, VIRL_L, VIRL_VL
+from sftrl_lib.training import ppo, sft
 from sftrl_lib.training.batch import make_batch
+from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
-from sftrl_lib.training.data import hands, make_dataset, positions, shows_held_out
-from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss, token_logprobs, train_ppo, with_advantages
-from sftrl_lib.training.sft import tokens_per_example, train_sft
+from sftrl_lib.training.data import make_dataset
+from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss, token_logprobs, with_advantages
+from sftrl_lib.training.sft import tokens_per_example, train_steps
 from sftrl_lib.virl.environment import Navigation
 from sftrl_lib.virl.prompts import expert_pairs, expert_response
+from sftrl_lib.virl.street_views import shared_street_views
 from sftrl_lib.virl.street_views.sources import DrawnStreetViews
 
 MAX_NEW = 8
@@ -52,7 +55,7 @@ def dataset(tmp_path_factory):
 
 
 def hand_environments(attempts):
-    return [GP_VL.make_env(GP_VL.training, n) for n in attempts]
+    return [GP_VL.training_env(n) for n in attempts]
 
 
 def play_in(policy, envs, temperature=1.0, seed=0):
@@ -157,12 +160,12 @@ def episodes_page(page):
     return Album([page]).pages[0]
 
 
-def test_reusable_by_hand():
+def test_the_cached_prefix_by_hand():
     prompt = Prompt([1, 2, 9, 9, 3, 4])
-    assert reusable([1, 2, 9, 9, 3, 5], prompt, True, 9) == 5
-    assert reusable([1, 2, 9, 9, 3, 5], prompt, False, 9) == 2
-    assert reusable([1, 5], prompt, False, 9) == 1
-    assert reusable([1, 2, 9, 9, 3, 4, 7], prompt, True, 9) == 5, "the last token is read again"
+    assert cached_prefix([1, 2, 9, 9, 3, 5], prompt, True, 9) == 5
+    assert cached_prefix([1, 2, 9, 9, 3, 5], prompt, False, 9) == 2
+    assert cached_prefix([1, 5], prompt, False, 9) == 1
+    assert cached_prefix([1, 2, 9, 9, 3, 4, 7], prompt, True, 9) == 5, "the last token is read again"
 
 
 # PPO
@@ -192,11 +195,11 @@ def test_ppo_sees_the_pictures(policy):
 def test_logprobs_of_a_batch_are_those_of_a_forward_pass(policy):
     rows = ppo_rows(policy)
     batch = make_batch(rows, policy)
-    found = token_logprobs(policy, batch, 0.7)
+    found = token_logprobs(policy, batch, 0.7).detach()
     for row, [(conversation, _)] in enumerate(rows):
         expected = reference_logprobs(policy, conversation.ids, 0.7, conversation.picture)
         here = batch.row == row
-        assert found[here].numpy() == pytest.approx(expected[batch.place[here]].numpy(), abs=1e-4)
+        assert found[here].numpy() == pytest.approx(expected[batch.predictor[here]].numpy(), abs=1e-4)
 
 
 def test_parts_of_a_minibatch_keep_their_pictures(policy):
@@ -212,11 +215,9 @@ def test_parts_of_a_minibatch_keep_their_pictures(policy):
 def test_ppo_from_end_to_end(policy, tmp_path):
     """Two updates on GP-VL, the tower among what is trained; what is written can be loaded and tested."""
     tower = [p.detach().clone() for p in policy.decoder.vision_tower.parameters()]
-    compute, n = Compute(policy.parameters_count), policy.parameters_count
-    history = train_ppo(
-        policy, lambda: GP_VL.make_env(GP_VL.training, 2), replace(CONFIG, lr=1e-3), compute,
-        8.0 * n * 4 * 2 * 110, 1, tmp_path, seed=0,
-    )  # fmt: skip
+    compute, budget = Compute(policy.parameters_count), 8.0 * policy.parameters_count * 4 * 2 * 110
+    ppo.train(Branch(policy, GP_VL, replace(CONFIG, lr=1e-3), tmp_path, compute, budget))
+    history = json.loads((tmp_path / "log.json").read_text())
     assert len(history) == 2 and all(np.isfinite(list(entry.values())).all() for entry in history)
     assert any(not torch.equal(a, b) for a, b in zip(tower, policy.decoder.vision_tower.parameters(), strict=True))
     [folder] = tmp_path.glob("step-*")
@@ -226,24 +227,29 @@ def test_ppo_from_end_to_end(policy, tmp_path):
 # SFT
 
 
+def branch(policy, data, folder, config=TRAINING, compute=None, checkpoints=0):
+    """What SFT is given; its steps are said apart, so there is no budget."""
+    return Branch(policy, GP_VL, config, folder, compute or Compute(1), 0.0, checkpoints, data=data)
+
+
 @pytest.fixture
 def trainers(monkeypatch):
-    """The trainers that `train_sft` makes."""
+    """The trainers that SFT makes."""
     made = []
 
-    class Watched(sft.SFTTrainer):
+    class Watched(sft._Trainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr(sft, "SFTTrainer", Watched)
+    monkeypatch.setattr(sft, "_Trainer", Watched)
     return made
 
 
 def test_sft_sees_the_pictures(policy, dataset, tmp_path, trainers):
-    """Through the very collator and model of `train_sft`: the wrong pictures, and nothing else, change the loss."""
+    """Through the very collator and model of SFT: the wrong pictures, and nothing else, change the loss."""
     tower = [p.detach().clone() for p in policy.decoder.vision_tower.parameters()]
-    train_sft(policy, dataset, TRAINING, Compute(policy.parameters_count), 2, 1, tmp_path, seed=0)
+    train_steps(branch(policy, dataset, tmp_path, checkpoints=1), 2)
     assert any(not torch.equal(a, b) for a, b in zip(tower, policy.decoder.vision_tower.parameters(), strict=True))
     [trainer] = trainers
     assert trainer.model is policy.model
@@ -265,7 +271,7 @@ def test_sft_sees_the_pictures(policy, dataset, tmp_path, trainers):
 def test_sft_reads_what_rl_reads(policy, dataset, tmp_path, trainers):
     """The collator's batch is the policy's own prompt and picture, then the answer, on which alone the loss falls."""
     compute = Compute(policy.parameters_count)
-    train_sft(policy, dataset, TRAINING, compute, 2, 0, tmp_path, seed=0)
+    train_steps(branch(policy, dataset, tmp_path, compute=compute), 2)
     batch, lengths = trainers[0].data_collator([dataset[i] for i in range(16)]), []
     rows = zip(batch["input_ids"], batch["labels"], batch["attention_mask"], batch["pixel_values"], strict=True)
     for example, (ids, labels, mask, pixels) in zip(dataset, rows, strict=True):
@@ -287,22 +293,25 @@ def test_sft_reads_what_rl_reads(policy, dataset, tmp_path, trainers):
 ])  # fmt: skip
 def test_frozen_parts_do_not_learn(policy, dataset, tmp_path, what, learns):
     before = {name: p.detach().clone() for name, p in policy.decoder.named_parameters()}
-    train_sft(policy, dataset, replace(TRAINING, frozen=what), Compute(1), 2, 0, tmp_path, seed=0)
+    train_steps(branch(policy, dataset, tmp_path, replace(TRAINING, frozen=what)), 2)
     changed = {name for name, p in policy.decoder.named_parameters() if not torch.equal(p, before[name])}
     assert {name.split(".")[0] for name in changed} == learns
     assert all(p.requires_grad for p in policy.model.parameters()), "frozen for SFT alone"
 
 
 def test_freezing_what_is_not_there(policy, dataset, tokenizer, tmp_path):
-    for model, what, words in ((policy, "head", "'vision'"), (tiny_policy(tokenizer), "vision", "no vision")):
-        with pytest.raises(ValueError, match=words):
-            train_sft(model, dataset, replace(TRAINING, frozen=what), Compute(1), 1, 0, tmp_path, seed=0)
+    with pytest.raises(ValueError, match="frozen must be one of 'none', 'vision', 'vision.adapter', got 'head'.$"):
+        replace(TRAINING, frozen="head")
+    with pytest.raises(ValueError, match="no vision"):
+        train_steps(branch(tiny_policy(tokenizer), dataset, tmp_path, replace(TRAINING, frozen="vision")), 1)
+    with pytest.raises(ValueError, match="'head'.*'vision'"), sft.frozen(policy, "head"):
+        pass
 
 
 def test_tied_embeddings_stay_tied(vision_folder, dataset, tmp_path):
     """Through loading, training, saving and loading again."""
     policy = load_policy(vision_folder)
-    train_sft(policy, dataset, TRAINING, Compute(1), 1, 0, tmp_path / "run", seed=0)
+    train_steps(branch(policy, dataset, tmp_path / "run"), 1)
     policy.save(tmp_path / "again")
     for model in (policy.model, load_policy(tmp_path / "again").model):
         assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -313,7 +322,7 @@ def test_tied_embeddings_stay_tied(vision_folder, dataset, tmp_path):
 def test_examples_of_like_length_share_a_batch(policy, tmp_path, trainers):
     data = make_dataset(tmp_path / "data", GP_VL, "suboptimal", 32, seed=0)
     config = replace(TRAINING, group_by_length=True, batch_size=2)
-    train_sft(policy, data, config, Compute(1), 1, 0, tmp_path / "run", seed=0)
+    train_steps(branch(policy, data, tmp_path / "run", config), 1)
     [trainer] = trainers
     spread = [sizes.max() - sizes.min() for sizes in (
         batch["attention_mask"].sum(1).float() for batch in trainer.get_train_dataloader()
@@ -329,7 +338,7 @@ def test_demonstrations_are_hands_of_the_environment():
     """Black cards of training hands; messages in parts; the picture is the environment's, dealt with the same seed."""
     rng, env = np.random.default_rng(7), GeneralPoints("image", **GP_VL.training)
     assert (env.hands, env.suits) == ("train", "black")
-    for example in islice(hands(GP_VL, "expert", np.random.default_rng(7)), 20):
+    for example in islice(GP_VL.demonstrations("expert", np.random.default_rng(7)), 20):
         observation, info = env.reset(seed=int(rng.integers(2**32)))
         rng.integers(2**63)
         assert example["prompt"] == observation["messages"]
@@ -340,11 +349,11 @@ def test_demonstrations_are_hands_of_the_environment():
         assert sorted(read_cards(text)) == sorted(info["cards"])
         assert grade(text, info["cards"], modality="image").outcome == "correct"
         assert set(info["suits"]) <= {"spades", "clubs"} and not is_heldout(card_numbers(info["cards"]))
-        assert not shows_held_out(GP_VL, example)
+        assert not GP_VL.shows_held_out(example)
 
 
 def test_failed_attempts_before_the_right_one():
-    examples = list(islice(hands(GP_VL, "suboptimal", np.random.default_rng(0)), 40))
+    examples = list(islice(GP_VL.demonstrations("suboptimal", np.random.default_rng(0)), 40))
     assert {len(example["prompt"]) for example in examples} == {1, 3, 5, 7, 9}
     for example in examples:
         cards = read_cards(message_text(example["completion"][0]))
@@ -357,14 +366,14 @@ def test_failed_attempts_before_the_right_one():
 
 def test_shows_held_out_is_about_the_answer():
     shown = {"completion": [parts_message("assistant", '"number": [1, 1, 1, 8],')]}
-    assert shows_held_out(GP_VL, shown) == is_heldout([1, 1, 1, 8])
+    assert GP_VL.shows_held_out(shown) == is_heldout([1, 1, 1, 8])
     for direction, held_out in (("north", False), ("slightly left", True)):
         turn = {"completion": [parts_message("assistant", f'"action": "turn_direction({direction})"')]}
-        assert shows_held_out(VIRL_VL, turn) == held_out
+        assert VIRL_VL.shows_held_out(turn) == held_out
 
 
 def test_a_data_set_with_pictures_survives_the_disk(dataset, tmp_path):
-    made = list(islice(hands(GP_VL, "expert", np.random.default_rng(3)), 16))
+    made = list(islice(GP_VL.demonstrations("expert", np.random.default_rng(3)), 16))
     assert dataset.column_names == ["prompt", "completion", "images"]
     for example, kept in zip(made, dataset, strict=True):
         assert np.array_equal(np.asarray(example["images"][0]), np.asarray(kept["images"][0]))
@@ -380,7 +389,7 @@ def test_a_data_set_with_pictures_survives_the_disk(dataset, tmp_path):
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """Every panorama that is drawn, from an empty cache on."""
-    street_views.cache_clear()
+    shared_street_views.cache_clear()
     monkeypatch.setattr(paths, "HOME", tmp_path)  # nothing is kept there yet
     places, original = [], DrawnStreetViews._make
 
@@ -394,15 +403,15 @@ def drawn(monkeypatch, tmp_path):
 
 def test_walks_are_drawn_as_they_are_asked_for_and_once(drawn):
     """The text task's routes, rails and answers; the views of the environment; nothing drawn twice in a process."""
-    text = list(islice(positions(VIRL_L, "expert", np.random.default_rng(2)), 6))
-    examples = positions(VIRL_VL, "expert", np.random.default_rng(2))
+    text = list(islice(VIRL_L.demonstrations("expert", np.random.default_rng(2)), 6))
+    examples = VIRL_VL.demonstrations("expert", np.random.default_rng(2))
     first = next(examples)
     assert len(drawn) == 1, "only what was asked for"
     shown = [first, *islice(examples, 5)]
     assert [message_text(e["completion"][0]) for e in shown] == [e["completion"][0]["content"] for e in text]
     rng = np.random.default_rng(2)
     seed, route = int(rng.integers(2**31)), int(rng.permutation(1000)[0])
-    env = VIRL_VL.make_env(VIRL_VL.training, 2)
+    env = VIRL_VL.training_env(2)
     observation, info = env.reset(seed=seed, options={"route": route})
     pairs = expert_pairs(info["rail"], "absolute", "image")
     for example, (prompt, said) in zip(shown, pairs, strict=False):
@@ -415,11 +424,11 @@ def test_walks_are_drawn_as_they_are_asked_for_and_once(drawn):
 def test_rollouts_and_tests_of_navigation(policy, drawn):
     """On the nine other cities; transcripts are plain JSON, from which the pictures can be drawn again."""
     check_against_forward(policy, play_in(policy, [VIRL_VL.make_env(VIRL_VL.split("visual_ood"), 2) for _ in range(3)]))
-    how = Protocol(episodes=6, attempts=2, temperature=1.0, max_new_tokens=MAX_NEW, batch_size=3)
-    episodes = play(policy, VIRL_VL, "visual_ood", how, seed=0)
+    how = Protocol(episodes=6, attempts=2, temperature=1.0, max_new_tokens=MAX_NEW)
+    episodes = play(policy, VIRL_VL, "visual_ood", how, seed=0, batch=3)
     assert len(drawn) == len(set(drawn))
     assert all(c.picture is None for episode in episodes for c in episode.conversations), "they would fill the memory"
-    metrics = measure(VIRL_VL, "visual_ood", episodes)
+    metrics = VIRL_VL.measure("visual_ood", episodes)
     assert set(metrics) == {"step_accuracy", "success", "first_attempt", "format", "legal_action"}
     shown = transcript(VIRL_VL, "visual_ood", episodes[0], policy, 0)
     assert shown["city"] == "mini" and shown["turns"][0]["position"] == 0
@@ -430,8 +439,8 @@ def test_rollouts_and_tests_of_navigation(policy, drawn):
 
 
 def test_a_player_sees_the_picture(policy):
-    observation, _ = GP_VL.make_env(GP_VL.training, 2).reset(seed=1)
-    other, _ = GP_VL.make_env(GP_VL.training, 2).reset(seed=2)
+    observation, _ = GP_VL.training_env(2).reset(seed=1)
+    other, _ = GP_VL.training_env(2).reset(seed=2)
     assert observation["messages"] == other["messages"]
     said = [answer(policy, seen, temperature=0.0, max_new_tokens=MAX_NEW) for seen in (observation, other)]
     assert said[0] != said[1]

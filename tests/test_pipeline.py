@@ -6,27 +6,63 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import nbformat
 import psutil
 import pytest
 
-from sftrl_lib import execution, paths, pipeline
-from sftrl_lib.pipeline import Run, runs
+from sftrl_lib import execution, fingerprint, paths, pipeline
+from sftrl_lib.configs import LoRAConfig, PPOConfig, SFTConfig
+from sftrl_lib.experiments import (
+    ATTEMPTS,
+    MAIN,
+    NO_INIT,
+    OVERFITTED,
+    RL_TUNING,
+    SENSITIVITY,
+    SFT_TUNING,
+    SUBOPTIMAL,
+    Arm,
+)
+from sftrl_lib.jobs import Job, identity, jobs, parse_seeds, parse_tasks, state, target
 from sftrl_lib.profiles import LAPTOP, SMOKE
+from sftrl_lib.runs import Run
 
+TASKS = ("gp-l", "virl-l", "gp-vl", "virl-vl")
+
+
+def varied(experiment, *settings):
+    """An experiment of one method with other settings."""
+    return replace(experiment, arms=(replace(experiment.arms[0], settings=settings),))
+
+
+FROZEN = "vision+adapter"
+TUNED, AFTER = OVERFITTED.arms
+EXPERIMENTS = {
+    "gp-l": (
+        MAIN,
+        varied(ATTEMPTS, *({"attempts": n} for n in (1, 5, 10))),
+        varied(NO_INIT, {"lr": 2e-4}, {"lr": 1e-3}),
+        SUBOPTIMAL,
+        SENSITIVITY,
+    ),
+    "virl-l": (MAIN,),
+    "gp-vl": (
+        MAIN,
+        varied(SFT_TUNING, *({"lr": lr, "frozen": f} for lr, f in ((1e-3, "none"), (1e-3, FROZEN), (2e-3, FROZEN)))),
+        varied(RL_TUNING, {"lr": 6e-4}),
+    ),
+    "virl-vl": (
+        MAIN,
+        replace(OVERFITTED, arms=(TUNED, replace(AFTER, settings=({"lr": 2e-4}, {"lr": 1e-3})))),
+    ),
+}
 PROFILE = replace(
     LAPTOP,
-    seeds=(0, 1, 2),
-    ablation_seeds=(0,),
-    attempts=(1, 5, 10),
-    no_init_lrs=(2e-4, 1e-3),
-    sft_tuning=(("none", (1e-3,)), ("vision+adapter", (1e-3, 2e-3))),
-    rl_tuning=(6e-4,),
-    overfitted_rl=(2e-4, 1e-3),
+    name="whole",
+    studies=tuple(replace(study, experiments=EXPERIMENTS[study.task.key]) for study in LAPTOP.studies),
 )
-TASKS = ("gp-l", "virl-l", "gp-vl", "virl-vl")
 
 
 @pytest.fixture
@@ -50,90 +86,240 @@ def write_notebook(home, name, code, parameters="seed: int = 0  # of the run"):
     nbformat.write(notebook, home / "notebooks" / name)
 
 
-def test_runs_are_unique_and_come_after_what_they_need():
-    chosen = runs(PROFILE)
+def names(*arguments):
+    return {job.name for job in jobs(*arguments)}
+
+
+def test_jobs_are_unique_and_come_after_what_they_need():
+    chosen = jobs(PROFILE)
     seen = set()
-    for run in chosen:
-        assert run.name not in seen and set(run.needs) <= seen
-        seen.add(run.name)
+    for job in chosen:
+        assert job.name not in seen and set(job.needs) <= seen
+        seen.add(job.name)
     assert chosen[-1].name == "07_results" and set(chosen[-1].needs) == seen - {"07_results"}
 
 
-def test_runs_cover_the_main_comparison_and_each_ablation_once():
-    training = {run.name: run.parameters for run in runs(PROFILE) if run.notebook == "05_train.ipynb"}
+def test_jobs_cover_the_main_comparison_and_each_ablation_once():
+    training = {job.name: job.parameters for job in jobs(PROFILE) if job.notebook == "05_train.ipynb"}
     assert set(training) == {
         *(f"05_train-{task}-{method}-main-s{seed}" for task in TASKS for method in ("rl", "sft") for seed in (0, 1, 2)),
-        "05_train-gp-l-rl-attempts-1-s0",  # 5 attempts are the main comparison's
-        "05_train-gp-l-rl-attempts-10-s0",
-        "05_train-gp-l-rl_no_init-lr0.0002-s0",
-        "05_train-gp-l-rl_no_init-lr0.001-s0",
-        "05_train-gp-l-sft_suboptimal-s0",
-        "05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0",  # with nothing frozen it is the main comparison's
-        "05_train-gp-vl-sft-lr0.002-frozenvision+adapter-s0",
-        "05_train-gp-vl-rl-lr0.0006-s0",
+        "05_train-gp-l-rl-attempts-attempts1-s0",  # 5 attempts are the main comparison's
+        "05_train-gp-l-rl-attempts-attempts10-s0",
+        "05_train-gp-l-rl_no_init-no_init-lr0.0002-s0",
+        "05_train-gp-l-rl_no_init-no_init-lr0.001-s0",
+        "05_train-gp-l-sft_suboptimal-suboptimal-s0",
+        "05_train-gp-vl-sft-sft_tuning-lr0.001-frozenvision+adapter-s0",  # with nothing frozen it is the main one's
+        "05_train-gp-vl-sft-sft_tuning-lr0.002-frozenvision+adapter-s0",
+        "05_train-gp-vl-rl-rl_tuning-lr0.0006-s0",
         "05_train-virl-vl-sft-overfitted-lr0.003-s0",
         "05_train-virl-vl-rl-overfitted-lr0.0002-s0",
         "05_train-virl-vl-rl-overfitted-lr0.001-s0",
     }
-    tuned = training["05_train-gp-vl-sft-lr0.001-frozenvision+adapter-s0"]
-    assert tuned["setting"] == "lr=0.001;frozen=vision+adapter" and tuned["modality"] == "image"
-    given = training["05_train-gp-l-rl-attempts-10-s0"]
-    varied = dict(method="rl", experiment="attempts", setting="attempts=10", seed=0)
-    assert given == dict(profile="laptop", task="general_points", modality="text", **varied)
-    assert training["05_train-virl-l-sft-main-s2"]["task"] == "navigation"
-    assert training["05_train-gp-l-rl_no_init-lr0.0002-s0"]["setting"] == "lr=0.0002"
+    tuned = training["05_train-gp-vl-sft-sft_tuning-lr0.001-frozenvision+adapter-s0"]
+    assert tuned["setting"] == "lr=0.001;frozen=vision+adapter" and tuned["task"] == "gp-vl"
+    given = training["05_train-gp-l-rl-attempts-attempts10-s0"]
+    chosen = dict(method="rl", experiment="attempts", setting="attempts=10", seed=0)
+    assert given == dict(profile="whole", task="gp-l", **chosen)
+    assert training["05_train-virl-l-sft-main-s2"] == dict(
+        profile="whole", task="virl-l", method="sft", experiment="main", setting="", seed=2
+    )
+    assert training["05_train-gp-l-rl_no_init-no_init-lr0.0002-s0"]["setting"] == "lr=0.0002"
 
 
-def test_rl_without_init_waits_for_no_init():
-    needs = {run.name: run.needs for run in runs(PROFILE)}
-    assert needs["05_train-gp-l-rl_no_init-lr0.001-s0"] == ("03_expert_data-gp-l",)
-    assert needs["05_train-gp-l-sft-main-s2"] == ("04_init-gp-l-s2",)
+def test_how_a_model_was_made_is_shown_of_those_that_come_with_the_project():
+    study = replace(PROFILE.study("gp-l"), foundation="someone/model")
+    elsewhere = names(replace(PROFILE, studies=(study, *PROFILE.studies[1:])))
+    assert names(PROFILE) - elsewhere == {"02_foundation-gp-l"} and elsewhere <= names(PROFILE)
+
+
+def test_every_notebook_takes_what_its_jobs_give_it():
+    for job in jobs(PROFILE):
+        execution.check_parameters(job)
+
+
+def test_a_job_waits_for_what_its_run_starts_from():
+    needs = {job.name: job.needs for job in jobs(PROFILE)}
+    assert needs["05_train-gp-l-rl_no_init-no_init-lr0.001-s0"] == ("03_expert_data-gp-l",)
+    assert needs["05_train-gp-l-sft-main-s2"] == ("04_init-gp-l-init-s2",)
+    assert needs["05_train-gp-l-sft_suboptimal-suboptimal-s0"] == ("04_init-gp-l-init-s0",)
+    assert needs["04_init-gp-l-init-s2"] == ("03_expert_data-gp-l",)
+    assert set(needs["06_sensitivity-gp-l-s1"]) == {"05_train-gp-l-rl-main-s1", "05_train-gp-l-sft-main-s1"}
 
 
 def test_rl_of_an_overfitted_checkpoint_waits_for_it():
-    needs = {run.name: run.needs for run in runs(PROFILE)}
-    assert needs["05_train-virl-vl-rl-overfitted-lr0.001-s0"] == ("05_train-virl-vl-sft-overfitted-lr0.003-s0",)
-    assert needs["05_train-virl-vl-sft-overfitted-lr0.003-s0"] == ("04_init-virl-vl-s0",)
+    needs = {job.name: job.needs for job in jobs(PROFILE)}
+    init, overfitted = "04_init-virl-vl-init-s0", "05_train-virl-vl-sft-overfitted-lr0.003-s0"
+    assert needs["05_train-virl-vl-rl-overfitted-lr0.001-s0"] == (overfitted, init)
+    assert needs[overfitted] == (init,)
+
+
+def test_an_experiment_that_varies_init_has_inits_of_its_own():
+    steps = replace(SUBOPTIMAL, name="init_steps", arms=(Arm("sft", ({"init_steps": 24}, {"init_steps": 96})),))
+    study = replace(PROFILE.study("gp-l"), experiments=(MAIN, steps))
+    needs = {job.name: job.needs for job in jobs(replace(PROFILE, studies=(study,)))}
+    init = "04_init-gp-l-init-init_steps-init_steps96-s0"
+    assert needs["05_train-gp-l-sft-init_steps-init_steps96-s0"] == (init,) and needs[init] == ("03_expert_data-gp-l",)
+    assert not any("init_steps24" in name for name in needs), "that is the main comparison's"
 
 
 def test_given_seeds_replace_those_of_the_profile():
-    names = {run.name for run in runs(PROFILE, (7, 8))}
-    assert {"05_train-gp-l-rl-main-s7", "06_sensitivity-gp-l-s8", "05_train-gp-l-sft_suboptimal-s7"} <= names
-    assert not any(name.endswith(("s0", "s1", "s2")) for name in names)
-    assert runs(PROFILE, (7, 8))[-1].parameters["seeds"] == [7, 8]
+    chosen = names(PROFILE, (7, 8))
+    assert {
+        "05_train-gp-l-rl-main-s7", "06_sensitivity-gp-l-s8", "05_train-gp-l-sft_suboptimal-suboptimal-s7"
+    } <= chosen  # fmt: skip
+    assert not any(name.endswith(("s0", "s1", "s2")) for name in chosen)
+    assert "05_train-gp-l-sft_suboptimal-suboptimal-s8" not in chosen
+    assert jobs(PROFILE, (7, 8))[-1].parameters["seeds"] == [7, 8]
 
 
-def test_a_main_run_stands_for_a_setting_of_fig_10_only_where_it_is_measured_as_one():
-    """Seed 7 is no ablation seed of the profile, so its main RL run has no rows of that experiment."""
-    assert "05_train-gp-l-rl-attempts-5-s7" in {run.name for run in runs(PROFILE, (7,))}
-    assert "05_train-gp-l-rl-attempts-5-s0" in {run.name for run in runs(replace(PROFILE, seeds=(1,)))}
+def test_a_main_run_stands_for_a_setting_of_fig_10_only_where_there_is_one():
+    """The seed of the ablations may not be among those of the main comparison."""
+    alone = "05_train-gp-l-rl-attempts-attempts5-s0"
+    assert alone in names(replace(PROFILE, seeds=(1,)))
+    assert alone not in names(replace(PROFILE, seeds=(0,))) and alone not in names(PROFILE)
+    assert alone.replace("s0", "s7") not in names(PROFILE, (7,))
 
 
-def test_tasks_restrict_the_runs():
-    everything = {run.name for run in runs(PROFILE)}
+def test_tasks_restrict_the_jobs():
     labels = ("GP-L", "V-IRL-L", "GP-VL", "V-IRL-VL")
-    names = {label: {run.name for run in runs(pipeline.choose(PROFILE, label))} for label in labels}
-    assert set().union(*names.values()) == everything
-    assert names["GP-L"] & names["V-IRL-L"] == {"00_start_here", "07_results"}
-    assert "01_navigation" in names["V-IRL-L"] and not any("gp-l" in name for name in names["V-IRL-L"])
-    assert "01_general_points" in names["GP-L"] & names["GP-VL"], "the game is the same"
-    for text in (None, "", "V-IRL-L, GP-VL, GP-L V-IRL-VL"):
-        assert pipeline.choose(PROFILE, text) == PROFILE
+    chosen = {label: names(PROFILE, (), parse_tasks(PROFILE, label)) for label in labels}
+    assert set().union(*chosen.values()) == names(PROFILE)
+    assert chosen["GP-L"] & chosen["V-IRL-L"] == {"00_start_here", "07_results"}
+    assert "01_navigation" in chosen["V-IRL-L"] and not any("gp-l" in name for name in chosen["V-IRL-L"])
+    assert "01_general_points" in chosen["GP-L"] & chosen["GP-VL"], "the game is the same"
+    for text in (None, "", "V-IRL-L, GP-VL, GP-L V-IRL-VL", "virl-l gp-vl gp-l virl-vl"):
+        assert parse_tasks(PROFILE, text) == PROFILE.studies
     with pytest.raises(ValueError, match="no task 'GP-XL'; use some of GP-L V-IRL-L GP-VL V-IRL-VL.$"):
-        pipeline.choose(PROFILE, "GP-L GP-XL")
+        parse_tasks(PROFILE, "GP-L GP-XL")
 
 
 def test_navigation_has_the_main_comparison_alone():
-    chosen = [run for run in runs(PROFILE) if "virl-l" in run.name]
-    assert {run.parameters.get("experiment", "main") for run in chosen} == {"main"}
-    assert not any(run.notebook == "06_sensitivity.ipynb" for run in chosen)
-    [init] = {need for run in chosen if run.name == "05_train-virl-l-rl-main-s1" for need in run.needs}
-    assert init == "04_init-virl-l-s1"
+    chosen = [job for job in jobs(PROFILE) if "virl-l" in job.name]
+    assert {job.parameters.get("experiment", "main") for job in chosen} == {"main"}
+    assert not any(job.notebook == "06_sensitivity.ipynb" for job in chosen)
+    [init] = {need for job in chosen if job.name == "05_train-virl-l-rl-main-s1" for need in job.needs}
+    assert init == "04_init-virl-l-init-s1"
 
 
-@pytest.mark.parametrize("text, seeds", [("0 1 2", (0, 1, 2)), ("3,4", (3, 4)), ("", None), (None, None)])
+@pytest.mark.parametrize("text, seeds", [("0 1 2", (0, 1, 2)), ("3,4", (3, 4)), ("", ()), (None, ())])
 def test_seed_lists(text, seeds):
-    assert pipeline.parse_seeds(text) == seeds
+    assert parse_seeds(text) == seeds
+
+
+# What is due again
+
+
+def kind(job):
+    """05 rl attempts: the number of a job's notebook, and what it trains."""
+    given = (job.parameters.get(name) for name in ("method", "experiment"))
+    return " ".join(filter(None, (job.notebook[:2], *given)))
+
+
+def due(before, after):
+    """The kinds of the jobs of `before` that are to be done again after a change, and the tasks that they are of."""
+    again = {job.name: identity(job) for job in jobs(after)}
+    changed = [job for job in jobs(before) if identity(job) != again[job.name]]
+    return {kind(job) for job in changed}, {job.parameters.get("task") for job in changed} - {None}
+
+
+INIT, ENDS = {"04"}, {"06"}  # of the main comparison, at several temperatures
+SFT = {"05 sft main", "05 sft sft_tuning", "05 sft overfitted", "05 sft_suboptimal suboptimal"}
+RL = {"05 rl main", "05 rl attempts", "05 rl rl_tuning", "05 rl overfitted"}
+BARE = {"05 rl_no_init no_init"}  # starts at the foundation model
+BRANCHES = SFT | RL | BARE
+FROM_INIT = INIT | SFT | RL | ENDS
+
+
+def of(part, **changes):
+    """A change of one of a study's configurations."""
+    return lambda study: replace(study, **{part: replace(getattr(study, part), **changes)})
+
+
+def other_foundation(study):
+    return replace(study, foundation="gp-l" if study.foundation == "virl-l" else "virl-l")
+
+
+def split(name):
+    """A change of one of a task's splits."""
+
+    def change(study):
+        splits = study.task.splits
+        return replace(study, task=replace(study.task, splits={**splits, name: {**splits[name], "more": 1}}))
+
+    return change
+
+
+ANOTHER = replace(ATTEMPTS, name="another", arms=(Arm("rl", ({"clip": 0.3},)),))
+CHANGES = {  # of a study -> the kinds of jobs that are to be done again
+    "ppo.clip": (of("ppo", clip=0.1), RL | BARE | ENDS),
+    "sft.lr": (of("sft", lr=7e-4), FROM_INIT),
+    "sft.examples": (of("sft", examples=77), {"03"} | FROM_INIT),
+    "init_steps": (lambda study: replace(study, init_steps=7), FROM_INIT),
+    "foundation": (other_foundation, {"02"} | FROM_INIT | BARE),
+    "fork_flops": (lambda study: replace(study, fork_flops=1e12), BRANCHES | ENDS),
+    "checkpoints": (lambda study: replace(study, checkpoints=7), (BRANCHES - {"05 sft overfitted"}) | ENDS),
+    "episodes_greedy": (of("evaluation", episodes_greedy=77), INIT | {"05 sft main", "05 rl main"}),
+    "episodes_end": (of("evaluation", episodes_end=77), {"02"} | INIT | BRANCHES),
+    "episodes_curve": (of("evaluation", episodes_curve=77), {"02"} | INIT | BRANCHES),
+    "episodes_sensitivity": (of("evaluation", episodes_sensitivity=77), ENDS),
+    "temperatures": (of("evaluation", temperatures=(0.0, 0.7)), ENDS),
+    "attempts_grid": (of("evaluation", attempts_grid=(1, 7)), ENDS),
+    "max_new_tokens": (of("evaluation", max_new_tokens=77), {"02"} | INIT | BRANCHES | ENDS),
+    "split heldout": (split("heldout"), {"02"} | INIT | {"05 sft main", "05 rl main"}),
+    "split rule_ood": (split("rule_ood"), {"02"} | INIT | (BRANCHES - {"05 sft sft_tuning", "05 rl rl_tuning"}) | ENDS),
+    "training": (of("task", training={}), {"03"} | INIT | BRANCHES | ENDS),
+    "version": (of("task", version=2), {"03"} | INIT | BRANCHES | ENDS),
+    "experiments": (lambda study: replace(study, experiments=(*study.experiments, ANOTHER)), set()),
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+@pytest.mark.parametrize("task", TASKS)
+def test_what_depends_on_a_field_of_a_study_is_due_again_and_nothing_else(task, field):
+    """And nothing of the other tasks. The first notebook prints the profile, so it always is."""
+    change, again = CHANGES[field]
+    changed = tuple(change(study) if study.task.key == task else study for study in PROFILE.studies)
+    there = {kind(job) for job in jobs(PROFILE) if job.parameters.get("task") == task}
+    found, tasks = due(PROFILE, replace(PROFILE, studies=changed))
+    assert found == (again & there) | {"00"}
+    assert tasks == ({task} if again & there else set())
+
+
+@pytest.mark.parametrize("change, again", [
+    ({"dtype": "bfloat16"}, INIT | BRANCHES | ENDS),
+    ({"lora": LoRAConfig()}, INIT | BRANCHES | ENDS),
+    ({"device": "cuda"}, set()),
+    ({"rollout_batch": 7}, set()),
+    ({"seeds": (0, 1, 2, 3)}, {"07"}),  # there is another seed to draw
+])  # fmt: skip
+def test_what_depends_on_a_field_of_the_profile_is_due_again_and_nothing_else(change, again):
+    assert due(PROFILE, replace(PROFILE, **change))[0] == again | {"00"}
+
+
+def test_the_tasks_chosen_make_nothing_due():
+    chosen = {job.name: identity(job) for job in jobs(PROFILE, (), PROFILE.studies[:1])}
+    assert chosen.items() <= {job.name: identity(job) for job in jobs(PROFILE)}.items()
+
+
+def test_other_tests_are_no_other_training():
+    greedy = of("evaluation", episodes_greedy=77)(PROFILE.study("gp-l"))
+    for method in ("init", "sft", "rl"):
+        before, after = (Run(p, "gp-l", method) for p in (PROFILE, replace(PROFILE, studies=(greedy,))))
+        assert before.identity == after.identity and before.tests_identity != after.tests_identity
+
+
+@pytest.mark.parametrize("config", [SFTConfig(lr=7e-4), PPOConfig(clip=0.1), PROFILE.study("gp-l")])
+def test_a_new_field_with_a_default_makes_nothing_due(config):
+    @dataclass(frozen=True)
+    class Wider(type(config)):
+        novelty: float = 0.5
+
+    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    assert fingerprint.settings(Wider(**values)) == fingerprint.settings(config) != {}
+    assert fingerprint.settings(Wider(**values, novelty=0.6)) == fingerprint.settings(config) | {"novelty": 0.6}
+
+
+# The command line
 
 
 @pytest.mark.parametrize(
@@ -143,6 +329,7 @@ def test_seed_lists(text, seeds):
         (["rules", "--profile", "smoke", "--seeds", "0 one"], "'one'"),
         (["rules", "--profile", "smoke", "--seeds", "-1"], "'-1'"),
         (["rules", "--profile", "smoke", "--seeds", "1 1"], "twice"),
+        (["rules", "--profile", "smoke", "--seeds", str(2**32)], "2**32 - 1"),
         (["rules", "--profile", "smoke", "--tasks", "GP-L V-IRL"], "'V-IRL'"),
         (["run", "05_train-gp-l-rl-man-s0", "--profile", "smoke"], "05_train-gp-l-rl-main-s0"),
         (["run", "--profile", "smoke"], "name of a run"),
@@ -155,15 +342,18 @@ def test_bad_input_is_one_sentence_and_exit_status_2(home, capsys, arguments, wo
     assert word in message and len(message.splitlines()) == 1
 
 
+# Execution
+
+
 def test_success_replaces_the_target_and_uses_this_interpreter(home):
     write_notebook(home, "n.ipynb", "import sys; print(sys.executable, seed)")
-    target = pipeline.target("smoke", "n-s3")
-    target.parent.mkdir(parents=True)
-    target.write_text("an older one")
-    target.with_suffix(".failed.ipynb").write_text("an older failure")
-    assert execution.execute(Run("n-s3", "n.ipynb", {"seed": 3}), "smoke") == target
-    assert nbformat.read(target, 4).cells[-1].outputs[0].text == f"{sys.executable} 3\n"
-    assert sorted(path.name for path in target.parent.iterdir()) == ["n-s3.ipynb", "timings.jsonl"]
+    executed = target("smoke", "n-s3")
+    executed.parent.mkdir(parents=True)
+    executed.write_text("an older one")
+    executed.with_suffix(".failed.ipynb").write_text("an older failure")
+    assert execution.execute(Job("n-s3", "n.ipynb", {"seed": 3}), "smoke") == executed
+    assert nbformat.read(executed, 4).cells[-1].outputs[0].text == f"{sys.executable} 3\n"
+    assert sorted(path.name for path in executed.parent.iterdir()) == ["n-s3.ipynb", "timings.jsonl"]
     (timing,) = execution.timings("smoke")
     assert timing["run"] == "n-s3" and timing["ok"] and timing["peak_rss_mb"] > 10
 
@@ -172,49 +362,49 @@ def test_success_replaces_the_target_and_uses_this_interpreter(home):
 def test_unknown_parameter_is_refused_before_anything_runs(home, declared, known):
     write_notebook(home, "n.ipynb", "open('ran', 'w')", declared)
     with pytest.raises(ValueError, match=f"no parameter 'sede'; it has {known}"):
-        execution.execute(Run("n", "n.ipynb", {"sede": 3}), "smoke")
+        execution.execute(Job("n", "n.ipynb", {"sede": 3}), "smoke")
     assert not (home / "notebooks" / "ran").exists() and not (home / "build").exists()
 
 
 def test_a_damaged_notebook_is_named(home):
     (home / "notebooks" / "n.ipynb").write_text("{")
     with pytest.raises(ValueError, match="notebooks/n.ipynb is not a Python notebook"):
-        execution.check_parameters(Run("n", "n.ipynb", {}))
+        execution.check_parameters(Job("n", "n.ipynb", {}))
 
 
 def test_a_failing_cell_leaves_no_target(home):
     write_notebook(home, "n.ipynb", "print('so far'); raise KeyError('the reason')")
     with pytest.raises(execution.RunFailed, match="KeyError: 'the reason'\n.*n.failed.ipynb") as failure:
-        execution.execute(Run("n", "n.ipynb", {}), "smoke")
+        execution.execute(Job("n", "n.ipynb", {}), "smoke")
     assert failure.value.code == 1
-    target = pipeline.target("smoke", "n")
-    assert not target.exists() and "so far" in target.with_suffix(".failed.ipynb").read_text()
+    executed = target("smoke", "n")
+    assert not executed.exists() and "so far" in executed.with_suffix(".failed.ipynb").read_text()
     assert not execution.timings("smoke")[0]["ok"]
 
 
 def test_a_killed_kernel_is_explained(home):
     write_notebook(home, "n.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(execution.RunFailed, match="out of memory") as failure:
-        execution.execute(Run("n", "n.ipynb", {}), "smoke")
-    assert failure.value.code == 137 and not pipeline.target("smoke", "n").exists()
+        execution.execute(Job("n", "n.ipynb", {}), "smoke")
+    assert failure.value.code == 137 and not target("smoke", "n").exists()
 
 
 def test_kill_9_in_the_middle_leaves_no_target_and_no_kernel(home):
     write_notebook(home, "n.ipynb", "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)")
     code = (
         "from sftrl_lib import execution, paths; from pathlib import Path; import sys;"
-        "from sftrl_lib.pipeline import Run; paths.NOTEBOOKS = Path(sys.argv[1]);"
-        "execution.execute(Run('n', 'n.ipynb', {}), 'smoke')"
+        "from sftrl_lib.jobs import Job; paths.NOTEBOOKS = Path(sys.argv[1]);"
+        "execution.execute(Job('n', 'n.ipynb', {}), 'smoke')"
     )
     environment = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)}
     child = subprocess.Popen([sys.executable, "-c", code, str(home / "notebooks")], env=environment)
     pid_file = home / "notebooks" / "pid"
     _wait_until(lambda: pid_file.exists() and pid_file.read_text())
     with pytest.raises(execution.RunFailed, match="by another process"):
-        execution.execute(Run("n", "n.ipynb", {}), "smoke")
+        execution.execute(Job("n", "n.ipynb", {}), "smoke")
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert not pipeline.target("smoke", "n").exists()
+    assert not target("smoke", "n").exists()
     _wait_until(lambda: not _alive(int(pid_file.read_text())))
 
 
@@ -239,26 +429,30 @@ def _alive(pid):
 
 
 MINI = [
-    Run("a", "a.ipynb", {}, studies=SMOKE.studies[:1]),
-    Run("b-lr0.1", "b.ipynb", {"seed": 1}, ("a",), studies=SMOKE.studies[:1]),
+    Job("a", "a.ipynb", {}, depends={"lr": 1}),
+    Job("b-lr0.1", "b.ipynb", {"seeds": [1]}, ("a",), {"lr": 1}),
 ]
+
+
+def plan(chosen):
+    pipeline.write_rules(SMOKE, chosen, SMOKE.studies)
 
 
 @pytest.fixture
 def planned(home):
-    """Two runs, planned and as good as executed."""
+    """Two jobs, planned and as good as executed."""
     write_notebook(home, "a.ipynb", "1")
-    write_notebook(home, "b.ipynb", "2")
-    pipeline.write_rules(SMOKE, MINI)
-    for age, run in enumerate(MINI):
-        target = pipeline.target("smoke", run.name)
-        target.touch()
-        os.utime(target, (time.time() + age, time.time() + age))
+    write_notebook(home, "b.ipynb", "2", "seeds: list = []")
+    plan(MINI)
+    for age, job in enumerate(MINI):
+        executed = target("smoke", job.name)
+        executed.touch()
+        os.utime(executed, (time.time() + age, time.time() + age))
     return home
 
 
 def to_make(home):
-    """The runs that make would execute."""
+    """The jobs that make would do."""
     command = ["make", "-n", "-f", "build/smoke/rules.mk", "PYTHON=python"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
     return [line.split(" run ")[1].split()[0] for line in done.stdout.splitlines() if " run " in line]
@@ -266,38 +460,41 @@ def to_make(home):
 
 def test_make_redoes_nothing_that_is_done(planned):
     assert to_make(planned) == []
-    pipeline.write_rules(SMOKE, MINI)
+    plan(MINI)
     assert to_make(planned) == []
-    assert [pipeline.state(SMOKE, run) for run in MINI] == ["done", "done"]
+    assert [state("smoke", job) for job in MINI] == ["done", "done"]
 
 
-def test_make_redoes_a_run_without_target_and_those_that_need_it(planned):
-    pipeline.target("smoke", "a").unlink()
+def test_make_redoes_a_job_without_target_and_those_that_need_it(planned):
+    target("smoke", "a").unlink()
     assert to_make(planned) == ["a", "b-lr0.1"]
+    assert [state("smoke", job) for job in MINI] == ["to do", "done"]
 
 
-@pytest.mark.parametrize("change", ["code", "study", "parameters"])
-def test_make_redoes_a_run_whose_card_changed(planned, change):
+@pytest.mark.parametrize("change", ["code", "settings", "parameters"])
+def test_make_redoes_a_job_whose_identity_changed(planned, change):
     chosen = MINI
     if change == "code":
-        write_notebook(planned, "b.ipynb", "3")
-    elif change == "study":
-        chosen = [replace(run, studies=(replace(run.studies[0], fork_flops=1.0),)) for run in MINI]
+        write_notebook(planned, "b.ipynb", "3", "seeds: list = []")
+    elif change == "settings":
+        chosen = [replace(job, depends={"lr": 2}) for job in MINI]
     else:
-        chosen = [MINI[0], replace(MINI[1], parameters={"seed": 2})]
+        chosen = [MINI[0], replace(MINI[1], parameters={"seeds": [2]})]
+    again = ["a", "b-lr0.1"] if change == "settings" else ["b-lr0.1"]
     _age_everything(planned)
-    pipeline.write_rules(SMOKE, chosen)
-    assert to_make(planned) == (["a", "b-lr0.1"] if change == "study" else ["b-lr0.1"])
+    assert [job.name for job in chosen if state("smoke", job) == "changed"] == again
+    plan(chosen)
+    assert to_make(planned) == again
+    assert [job.name for job in chosen if state("smoke", job) == "changed"] == again, "until it is done"
 
 
-def test_prose_new_seeds_and_new_experiments_redo_nothing(planned):
+def test_prose_and_other_tasks_redo_nothing(planned):
     path = planned / "notebooks" / "b.ipynb"
     notebook = nbformat.read(path, 4)
     notebook.cells.append(nbformat.v4.new_markdown_cell("better prose"))
     nbformat.write(notebook, path)
     _age_everything(planned)
-    fewer = [replace(run, studies=(replace(run.studies[0], experiments=("main",)),)) for run in MINI]
-    pipeline.write_rules(replace(SMOKE, seeds=(4, 5)), fewer)
+    pipeline.write_rules(SMOKE, MINI, SMOKE.studies[:1])
     assert to_make(planned) == []
 
 
@@ -316,7 +513,7 @@ def test_timings_add_up(home):
     ]
     log = paths.build("smoke") / "timings.jsonl"
     log.parent.mkdir(parents=True)
-    version = execution.library_version()
+    version = fingerprint.library()
     lines = [json.dumps({**record, "library": version if record["run"] == "a" else "?"}) for record in records]
     log.write_text("\n".join(lines) + '\n{"run": "half a li')
     assert execution.summary("smoke") == {
@@ -326,23 +523,9 @@ def test_timings_add_up(home):
         "longest": "a",
         "longest_seconds": 10.0,
         "peak_rss_mb": 700,
-        "peak_together_mb": 800,
         "older": 2,
     }
     assert "results/smoke" in execution.report("smoke")
-
-
-def test_runs_that_follow_one_another_do_not_count_as_three(home):
-    """make begins a run when another ends, and the kernel's clock may put its start a little before that end."""
-    started = {"a": 0.0, "b": 1.0, "c": 9.6}  # a ends at 10.0, b at 31.0
-    seconds = {"a": 10.0, "b": 30.0, "c": 5.0}
-    log = paths.build("smoke") / "timings.jsonl"
-    log.parent.mkdir(parents=True)
-    shared = {"ok": True, "peak_rss_mb": 2000, "library": "?"}
-    lines = [json.dumps({"run": run, "started": started[run], "seconds": seconds[run], **shared}) for run in started]
-    log.write_text("\n".join(lines))
-    assert execution.summary("smoke")["peak_together_mb"] == 4000
-    assert execution.summary("smoke")["wall_seconds"] == 31.0
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_rows_that_wait_for_others_change_nothing(policy, monkeypatch):
     monkeypatch.setattr(Policy, "logits", often_ending)
     for share in (0.0, 0.5, 1.0):
         decoded[share] = 0
-        monkeypatch.setattr(decoding, "_NARROW", share)
+        monkeypatch.setattr(decoding, "_DROP", share)
         monkeypatch.setattr(decoding, "_FEED", 300 if share else 10**6)
         found[share] = play(policy, environments([4] * 12), temperature=1.0, max_new_tokens=80)
     for share in (0.5, 1.0):

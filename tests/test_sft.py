@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, load_from_disk
-from test_curriculum import formulas, lists_of_numbers, numbers_in, value
+from test_gp_l_curriculum import formulas, lists_of_numbers, numbers_in, value
 from tiny_models import reference_logprobs, tiny_policy
 
+from sftrl_lib.configs import SFTConfig
 from sftrl_lib.points import card_numbers, grade, is_heldout
+from sftrl_lib.points.demonstrations import demonstration
 from sftrl_lib.points.prompts import FEEDBACK, task_prompt
 from sftrl_lib.points.verifier import read_cards, read_formula, read_numbers
-from sftrl_lib.profiles import SFTConfig
 from sftrl_lib.tasks import GP_L, VIRL_L
 from sftrl_lib.training import sft
+from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
-from sftrl_lib.training.data import DatasetError, demonstration, make_dataset, read_dataset
-from sftrl_lib.training.sft import steps_for, tokens_per_example, train_sft
+from sftrl_lib.training.data import DatasetError, make_dataset, read_dataset
+from sftrl_lib.training.sft import steps_for, tokens_per_example, train_steps
 from sftrl_lib.training.snapshots import snapshots
 
 CONFIG = SFTConfig(examples=48, batch_size=8, lr=3e-3)
@@ -125,11 +127,17 @@ def test_missing_and_unknown(tmp_path):
         read_dataset(tmp_path / "nothing")
     with pytest.raises(ValueError, match="'best'.*expert, suboptimal"):
         make_dataset(tmp_path / "x", GP_L, "best", 3, 0)
-    with pytest.raises(ValueError, match="no 'suboptimal' demonstrations of navigation"):
+    with pytest.raises(ValueError, match="V-IRL-L has no 'suboptimal' demonstrations; use one of expert.$"):
         make_dataset(tmp_path / "x", VIRL_L, "suboptimal", 3, 0)
+    assert not any(tmp_path.iterdir())
 
 
 # The training
+
+
+def branch(policy, data, folder, compute=None, **more):
+    """What SFT is given; its steps are said apart, so there is no budget."""
+    return Branch(policy, GP_L, CONFIG, folder, compute or Compute(1), budget=0.0, data=data, **more)
 
 
 @pytest.fixture
@@ -137,12 +145,12 @@ def seen(monkeypatch):
     """Every batch that the trainer's loss was computed on."""
     batches = []
 
-    class Watched(sft.SFTTrainer):
+    class Watched(sft._Trainer):
         def compute_loss(self, model, inputs, *args, **kwargs):
             batches.append({name: v.clone() for name, v in inputs.items() if isinstance(v, torch.Tensor)})
             return super().compute_loss(model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(sft, "SFTTrainer", Watched)
+    monkeypatch.setattr(sft, "_Trainer", Watched)
     return batches
 
 
@@ -152,7 +160,7 @@ def test_the_loss_falls_on_the_answer_only(policy, kind, tmp_path, seen):
     tokenizer = policy.tokenizer
     data = Dataset.from_list(demonstrations(kind, 48))
     compute = Compute(policy.parameters_count)
-    train_sft(policy, data, CONFIG, compute, 6, 1, tmp_path, seed=0)
+    train_steps(branch(policy, data, tmp_path, compute), 6)
     expected = {}
     for example in data:
         prompt = policy.prompt_ids(example["prompt"])
@@ -182,14 +190,14 @@ def test_training_raises_the_likelihood_of_answers(policy, tmp_path):
         return np.mean(total)
 
     before = likelihood()
-    train_sft(policy, data, CONFIG, Compute(1), 30, 1, tmp_path, seed=0)
+    train_steps(branch(policy, data, tmp_path), 30)
     assert likelihood() > before + 0.5
 
 
 def test_snapshots_come_at_equal_shares(policy, tmp_path):
     data = Dataset.from_list(demonstrations("expert", 16))
     compute = Compute(policy.parameters_count, init_tokens=500)
-    train_sft(policy, data, CONFIG, compute, 7, 3, tmp_path, seed=0)
+    train_steps(branch(policy, data, tmp_path, compute, checkpoints=3), 7)
     found = snapshots(tmp_path)
     assert [s.step for s in found] == [3, 5, 7]
     tokens = [s.compute.trained_tokens for s in found]
@@ -211,6 +219,6 @@ def test_steps_for_a_budget(policy):
 def test_the_seed_orders_the_data(tokenizer, tmp_path, seen):
     data = Dataset.from_list(demonstrations("expert", 32))
     for i, seed in enumerate((1, 1, 2)):
-        train_sft(tiny_policy(tokenizer), data, CONFIG, Compute(1), 2, 0, tmp_path / str(i), seed)
+        train_steps(branch(tiny_policy(tokenizer), data, tmp_path / str(i), checkpoints=0, seed=seed), 2)
     first, again, other = (torch.cat([batch["input_ids"][:, :30] for batch in seen[i : i + 2]]) for i in (0, 2, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)

@@ -1,12 +1,17 @@
 """The tidy tables: what is accepted, what is refused and how, merging, ends of branches."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from synthetic_tables import failing_transcript, main_table
+from synthetic_tables import failing_transcript, main_table, register_toys, with_toys
 
 from sftrl_lib import paths, tables
+from sftrl_lib.evaluation.measurements import merge
+from sftrl_lib.experiments import ATTEMPTS, MAIN, NO_INIT, Arm, parse_setting
+from sftrl_lib.files import write_atomically
+from sftrl_lib.profiles import SMOKE
 from sftrl_lib.tables import COLUMNS, TableError
 
 
@@ -76,42 +81,87 @@ def test_missing_and_corrupt_files_give_one_clear_sentence(home):
     with pytest.raises(TableError, match="There is no table at results/laptop/metrics.csv"):
         tables.read_metrics("laptop")
     for content in (b"", b"\xff\xfe\x00garbage", b'task,"unclosed\n1,2', b"a,b\n1,2,3\n4,5,6,7,8\n"):
-        path = tables.write_atomically(home / "broken.csv", content)
+        path = write_atomically(home / "broken.csv", content)
         with pytest.raises(TableError, match="broken.csv") as error:
             tables.read(path)
         assert "\n" not in str(error.value)
 
 
+def profile_of(*experiments):
+    """A profile of one's own: GP-L as in smoke, with these experiments."""
+    study = replace(SMOKE.study("gp-l"), experiments=experiments)
+    return replace(SMOKE, name="mine", studies=(study,))
+
+
+def part_of(run):
+    """Where the tests of a run keep their part of the tables."""
+    return paths.test_folder("mine", run)
+
+
 def test_merge_does_not_depend_on_how_runs_were_split(home):
-    frame = tables.validate(main_table())
+    profile, frame = profile_of(MAIN), tables.validate(main_table())
     for number, (_, part) in enumerate(frame.groupby(["seed", "method"])):
-        tables.write(part, paths.run_folder("laptop", f"run{9 - number}") / "metrics.csv")
+        tables.write(part, part_of(f"run{9 - number}") / "metrics.csv")
     record = failing_transcript()
     later = record | {"episode": 11}
-    tables.write_atomically(paths.run_folder("laptop", "run9") / "transcripts.jsonl", json.dumps(later) + "\n")
-    tables.write_atomically(paths.run_folder("laptop", "run8") / "transcripts.jsonl", json.dumps(record) + "\n")
-    pd.testing.assert_frame_equal(tables.merge("laptop"), frame)
-    pd.testing.assert_frame_equal(tables.read_metrics("laptop"), frame)
-    assert [item["episode"] for item in tables.read_transcripts("laptop")] == [3, 11]
-    first = tables.metrics_path("laptop").read_bytes()
-    tables.merge("laptop")
-    assert tables.metrics_path("laptop").read_bytes() == first
+    write_atomically(part_of("run9") / "transcripts.jsonl", json.dumps(later) + "\n")
+    write_atomically(part_of("run8") / "transcripts.jsonl", json.dumps(record) + "\n")
+    pd.testing.assert_frame_equal(merge(profile), frame)
+    pd.testing.assert_frame_equal(tables.read_metrics("mine"), frame)
+    assert [item["episode"] for item in tables.read_transcripts("mine")] == [3, 11]
+    first = tables.metrics_path("mine").read_bytes()
+    merge(profile)
+    assert tables.metrics_path("mine").read_bytes() == first
+
+
+def test_merge_keeps_the_seeds_that_are_asked_for(home):
+    frame = tables.validate(main_table())
+    tables.write(frame, part_of("run") / "metrics.csv")
+    records = [failing_transcript() | {"seed": seed} for seed in (0, 1, 2)]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    write_atomically(part_of("run") / "transcripts.jsonl", lines)
+    assert set(merge(profile_of(MAIN), (2, 0))["seed"]) == {0, 2}
+    assert [record["seed"] for record in tables.read_transcripts("mine")] == [0, 2]
 
 
 def test_merge_without_runs_and_with_a_broken_run(home):
-    with pytest.raises(TableError, match="No run of profile 'laptop' has written"):
-        tables.merge("laptop")
-    tables.write_atomically(paths.run_folder("laptop", "a") / "metrics.csv", "nonsense\n")
-    with pytest.raises(TableError, match="build/laptop/runs/a/metrics.csv lacks the column 'task'"):
-        tables.merge("laptop")
+    profile = profile_of(MAIN)
+    with pytest.raises(TableError, match="No run of profile 'mine' has been tested"):
+        merge(profile)
+    write_atomically(part_of("a") / "metrics.csv", "nonsense\n")
+    with pytest.raises(TableError, match="build/mine/tests/a/metrics.csv lacks the column 'task'"):
+        merge(profile)
+
+
+@pytest.mark.parametrize(("seeds", "copied"), [((), 0), ((2, 1), 2)])
+def test_a_main_run_that_is_a_setting_of_another_experiment_stands_there_too(home, seeds, copied):
+    """Smoke's RL has two attempts. On the experiment's splits alone, of as many seeds as ablations have."""
+    profile = profile_of(MAIN, replace(ATTEMPTS, arms=(Arm("rl", ({"attempts": 2}, {"attempts": 3})),)))
+    main = tables.validate(main_table())
+    other = tables.select(main, method="rl", split="id").assign(experiment="attempts", setting="attempts=3", value=0.25)
+    other = tables.validate(other.drop_duplicates(tables.KEY))
+    tables.write(main, part_of("main") / "metrics.csv")
+    tables.write(other, part_of("other") / "metrics.csv")
+    merged = merge(profile, seeds)
+    copies = tables.select(main, method="rl", seed=copied, split=["id", "rule_ood"])
+    copies = copies.assign(experiment="attempts", setting="attempts=2")
+    kept = tables.select(pd.concat([main, other]), seed=list(seeds or (0, 1, 2)))
+    pd.testing.assert_frame_equal(merged, tables.validate(pd.concat([kept, copies])))
+
+
+def test_a_main_run_of_other_settings_is_no_setting_of_another_experiment(home):
+    """Nor is one of a method whose settings are all its own."""
+    profile = profile_of(MAIN, replace(ATTEMPTS, arms=(Arm("rl", ({"attempts": 3}, {"attempts": 5})),)), NO_INIT)
+    tables.write(main_table(), part_of("main") / "metrics.csv")
+    assert set(merge(profile)["experiment"]) == {"main"}
 
 
 def test_a_broken_transcript_is_named_by_file_and_line(home):
     good = json.dumps(failing_transcript())
-    tables.write_atomically(tables.transcripts_path("laptop"), good + '\n{"task": 1}\n')
+    write_atomically(tables.transcripts_path("laptop"), good + '\n{"task": 1}\n')
     with pytest.raises(TableError, match="transcripts.jsonl, line 2 lacks the key 'modality'"):
         tables.read_transcripts("laptop")
-    tables.write_atomically(tables.transcripts_path("laptop"), "{half\n")
+    write_atomically(tables.transcripts_path("laptop"), "{half\n")
     with pytest.raises(TableError, match="transcripts.jsonl, line 1 is not JSON"):
         tables.read_transcripts("laptop")
 
@@ -119,7 +169,7 @@ def test_a_broken_transcript_is_named_by_file_and_line(home):
 def test_a_lone_surrogate_in_model_output_survives(home):
     record = failing_transcript("\ud800")
     text = json.dumps(record, ensure_ascii=False) + "\n"
-    tables.write_atomically(tables.transcripts_path("laptop"), text)
+    write_atomically(tables.transcripts_path("laptop"), text)
     assert tables.read_transcripts("laptop") == [record]
 
 
@@ -135,7 +185,24 @@ def test_select_and_parse_setting():
     assert set(tables.select(frame, method=["init", "rl"], seed=1)["method"]) == {"init", "rl"}
     with pytest.raises(TableError, match="'colour' is no column"):
         tables.select(frame, colour="red")
-    assert tables.parse_setting("temperature=0.5;attempts=3") == {"temperature": 0.5, "attempts": 3.0}
-    for setting in ("", "greedy", "lr=fast", "a=1=2"):
-        with pytest.raises(TableError, match="is not of the form"):
-            tables.parse_setting(setting)
+    assert parse_setting("temperature=0.5;attempts=3") == {"temperature": 0.5, "attempts": 3.0}
+    assert parse_setting("") == {}
+    for setting in ("greedy", "lr=fast", "a=1=2"):
+        with pytest.raises(ValueError, match="is not of the form"):
+            parse_setting(setting)
+
+
+def test_a_setting_that_does_not_say_what_is_asked_is_an_error_of_the_table():
+    rows = main_table(seeds=(0,), steps=1)
+    assert set(tables.settings_of(rows.assign(setting="lr=0.5;frozen=none"), "lr")) == {0.5}
+    for setting in ("", "greedy", "lr=fast", "attempts=3"):
+        with pytest.raises(TableError, match="does not say what 'lr' is"):
+            tables.settings_of(rows.assign(setting=setting), "lr")
+
+
+def test_what_is_registered_may_stand_in_the_tables(monkeypatch):
+    with pytest.raises(TableError, match="task is 'toy' but must be one of general_points, navigation"):
+        with_toys(main_table(seeds=(0,), steps=1))
+    register_toys(monkeypatch)
+    found = with_toys(main_table(seeds=(0,), steps=1))
+    assert {"toy"} <= set(found["task"]) and {"toy"} <= set(found["method"])

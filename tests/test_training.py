@@ -9,38 +9,33 @@ import sys
 from dataclasses import replace
 
 import pytest
-from tiny_models import tiny_study
+from tiny_models import tiny_profile, with_study
 
 from sftrl_lib import paths
 from sftrl_lib.evaluation import measurements
+from sftrl_lib.experiments import MAIN, OVERFITTED, Arm, Experiment
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import load_policy
+from sftrl_lib.points.task import GP_L, PointsTask
 from sftrl_lib.profiles import get_profile
-from sftrl_lib.tasks import GP_L
-from sftrl_lib.training import branches, ppo, sft
-from sftrl_lib.training.branches import (
-    branch_folder,
-    check_run,
-    final_policy,
-    init_folder,
-    init_policy,
-    make_init,
-    train_branch,
-)
+from sftrl_lib.runs import Run, main_run
+from sftrl_lib.training import fork, ppo, sft
+from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
-from sftrl_lib.training.ppo import train_ppo
 from sftrl_lib.training.snapshots import snapshots
 
-MAIN = ("sft", "rl")
+METHODS = ("init", "sft", "rl")
 
 
-def reproduce(study, seed=0):
+def run_of(profile, method, *more, seed=0):
+    return Run(profile, "gp-l", method, *more, seed=seed)
+
+
+def reproduce(profile):
     """Everything that main's tables are made of."""
-    make_init(study, seed)
-    measurements.evaluate_init(study, seed)
-    for method in MAIN:
-        train_branch(study, method, "main", "", seed)
-        measurements.evaluate_branch(study, method, "main", "", seed)
+    for method in METHODS:
+        fork.train(run_of(profile, method))
+        measurements.evaluate(run_of(profile, method))
 
 
 def outcome(home):
@@ -52,12 +47,17 @@ def outcome(home):
 
 
 @pytest.fixture(scope="module")
-def study(tiny_folder):
-    return tiny_study(tiny_folder)
+def profile(tiny_folder):
+    return tiny_profile(tiny_folder)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(study, tmp_path_factory):
+def study(profile):
+    return profile.study("gp-l")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(profile, tmp_path_factory):
     """A home in which main has run through, and every batch of rollouts that its RL branch trained on."""
     home, played = tmp_path_factory.mktemp("home"), []
 
@@ -69,7 +69,7 @@ def uninterrupted(study, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "HOME", home)
         patch.setattr(ppo, "rollout", watched)
-        reproduce(study)
+        reproduce(profile)
     return home, played
 
 
@@ -82,27 +82,31 @@ def home(tmp_path, monkeypatch):
 # The same again
 
 
-def test_same_seed_same_tables(study, uninterrupted, home):
-    reproduce(study)
+def test_same_seed_same_tables(profile, study, uninterrupted, home):
+    reproduce(profile)
     expected = outcome(uninterrupted[0])
     assert outcome(home) == expected
     assert sum(name.endswith("metrics.csv") for name in expected) == 3
     assert sum(name.endswith("model.safetensors") for name in expected) == 1 + 2 * study.checkpoints
 
 
-def test_what_is_finished_is_not_done_again(study, uninterrupted, monkeypatch):
+def no_training(monkeypatch):
+    for module, name in ((sft, "train"), (sft, "train_steps"), (ppo, "train")):
+        monkeypatch.setattr(module, name, lambda *args, **kwargs: pytest.fail("trained again"))
+
+
+def test_what_is_finished_is_not_done_again(profile, uninterrupted, monkeypatch):
     home, _ = uninterrupted
     monkeypatch.setattr(paths, "HOME", home)
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
-    for name in ("train_sft", "train_ppo"):
-        monkeypatch.setattr(branches, name, lambda *args, **kwargs: pytest.fail("trained again"))
+    no_training(monkeypatch)
     monkeypatch.setattr(measurements, "play", lambda *args: pytest.fail("played again"))
-    reproduce(study)
+    reproduce(profile)
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()} == before
 
 
-def test_another_seed_is_another_run(study, uninterrupted, home):
-    make_init(study, 1)
+def test_another_seed_is_another_run(profile, uninterrupted, home):
+    fork.train(run_of(profile, "init", seed=1))
     [model] = home.rglob("step-00000/model.safetensors")
     [same] = (uninterrupted[0]).rglob("gp-l-init-s0/step-00000/model.safetensors")
     assert model.read_bytes() != same.read_bytes()
@@ -113,8 +117,9 @@ def test_another_seed_is_another_run(study, uninterrupted, home):
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from tiny_models import tiny_study
-from sftrl_lib.training import branches, ppo, sft
+from tiny_models import tiny_profile
+from sftrl_lib.runs import Run, main_run
+from sftrl_lib.training import fork, ppo, sft
 from functools import partial
 
 method, dies_at, done = sys.argv[1], int(sys.argv[2]), 0
@@ -128,27 +133,26 @@ def mortal(function):
         return function(*args, **kwargs)
     return call
 
-ppo.update_policy = mortal(ppo.update_policy)
+ppo.learn = mortal(ppo.learn)
 sft._Snapshots.on_step_end = mortal(sft._Snapshots.on_step_end)
-branches.train_sft = partial(sft.train_sft, save_every=4)
-branches.train_branch(tiny_study({model!r}), method, "main", "", 0)
+sft.train = partial(sft.train, save_every=4)
+fork.train(Run(tiny_profile({model!r}), "gp-l", method))
 """
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(study, uninterrupted, home, monkeypatch):
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(profile, study, uninterrupted, home, monkeypatch):
     """kill -9 in the middle of SFT and of PPO, in processes of their own; then the same bytes as without."""
-    make_init(study, 0)
-    measurements.evaluate_init(study, 0)
+    fork.train(run_of(profile, "init"))
     code = CHILD.format(tests=os.path.dirname(__file__), model=study.foundation)
     environment = {**os.environ, "SFTRL_HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
     for method, dies_at in (("sft", 10), ("rl", 9)):
         command = [sys.executable, "-c", code, method, str(dies_at)]
         child = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert child.returncode == -signal.SIGKILL, child.stderr
-        folder = branch_folder(study, method, "main", "", 0)
+        folder = run_of(profile, method).folder
         assert not (folder / "finished").exists() and (folder / "training").is_dir()
         assert 0 < len(list(folder.glob("step-*"))) < study.checkpoints
-    assert progress(branch_folder(study, "rl", "main", "", 0)) == 5
+    assert progress(run_of(profile, "rl").folder) == 5
     steps, original = [], sft._Snapshots.on_step_end
 
     def watched(self, args, state, control, **kwargs):
@@ -156,9 +160,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(study, uninterrupted, h
         return original(self, args, state, control, **kwargs)
 
     monkeypatch.setattr(sft._Snapshots, "on_step_end", watched)
-    for method in MAIN:
-        train_branch(study, method, "main", "", 0)
-        measurements.evaluate_branch(study, method, "main", "", 0)
+    reproduce(profile)
     assert steps[0] == 9, "SFT goes on after its last checkpoint, step 8"
     assert outcome(home) == outcome(uninterrupted[0])
 
@@ -167,23 +169,64 @@ def progress(folder):
     return json.loads((folder / "training" / "progress.json").read_text())["progress"]["update"]
 
 
-def test_a_run_does_not_go_on_with_another_configuration(study, home):
-    """Neither PPO's own checkpoint nor a branch's folder mixes two configurations."""
-    small = replace(study, fork_flops=3e8)
-    make_init(small, 0)
-    train_branch(small, "rl", "main", "", 0)
-    with pytest.raises(CheckpointError, match="another configuration"):
-        train_branch(study, "rl", "main", "", 0)
+# Other settings
+
+
+def test_a_trainer_does_not_go_on_with_another_configuration(study, home):
+    """A trainer's own checkpoint belongs to one configuration, seed and budget."""
     policy = load_policy(study.foundation)
-    compute = Compute(policy.parameters_count)
 
-    def run(lr):
-        config = replace(study.ppo, lr=lr)
-        train_ppo(policy, lambda: branches.training_env(study.task, 2), config, compute, 1e7, 1, home / "alone", 0)
+    def go(lr=1e-3, seed=0, budget=1e7):
+        config, compute = replace(study.ppo, lr=lr), Compute(policy.parameters_count)
+        ppo.train(Branch(policy, GP_L, config, home / "alone", compute, budget, seed=seed))
 
-    run(1e-3)
-    with pytest.raises(CheckpointError, match="another configuration"):
-        run(2e-3)
+    go()
+    for other in ({"lr": 2e-3}, {"seed": 1}, {"budget": 2e7}):
+        with pytest.raises(CheckpointError, match="another configuration; remove it or choose another folder.$"):
+            go(**other)
+
+
+def test_a_run_with_other_settings_is_set_aside_and_comes_back(profile, study, home, monkeypatch, capsys):
+    """Two settings never mix in a folder; Init, which is the same for both, is made once."""
+    first = with_study(profile, fork_flops=1e8)
+    second = with_study(first, ppo=replace(study.ppo, lr=2e-3))
+    fork.train(run_of(first, "rl"))
+    made = outcome(home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sft, "train_steps", lambda *args, **kwargs: pytest.fail("made Init again"))
+        fork.train(run_of(second, "rl"))
+    [aside] = (home / "build" / "tiny" / "replaced").iterdir()
+    assert outcome(aside) == outcome_of("gp-l-rl-main-s0", made)
+    assert f"gp-l-rl-main-s0 was made with other settings (config.lr: default -> 0.002); it is kept in {aside}.\n" in (
+        capsys.readouterr().out
+    )
+    assert outcome_of("gp-l-rl-main-s0", outcome(home)) != outcome(aside)
+    no_training(monkeypatch)
+    fork.train(run_of(first, "rl"))
+    assert {name: data for name, data in outcome(home).items() if "replaced" not in name} == made
+    fork.train(run_of(second, "rl"))
+    assert "was there from before and is used again." in capsys.readouterr().out
+
+
+def outcome_of(run, everything):
+    """The part of an `outcome` that lies in the folder of a run."""
+    below = f"build/tiny/runs/{run}/"
+    return {name.removeprefix(below): data for name, data in everything.items() if name.startswith(below)}
+
+
+def test_another_init_is_another_branch(profile, home):
+    """What a branch starts from is among what it was made with."""
+    small = with_study(profile, fork_flops=1e8)
+    fork.train(run_of(small, "sft"))
+    fork.train(run_of(with_study(small, init_steps=2), "sft"))
+    aside = {path.name.rpartition("-")[0] for path in (home / "build" / "tiny" / "replaced").iterdir()}
+    assert aside == {"gp-l-init-s0", "gp-l-sft-main-s0"}
+
+
+def test_demonstrations_are_made_again_when_there_are_to_be_more(profile, study, home):
+    more = with_study(profile, sft=replace(study.sft, examples=70))
+    for made in (profile, more, profile):
+        assert len(fork.demonstrations(made, made.study("gp-l"))) == made.study("gp-l").sft.examples
 
 
 # Compute
@@ -199,11 +242,11 @@ def test_flops_by_hand():
     assert Compute(**spent.to_dict()) == spent and Compute(7).flops == 0
 
 
-def test_the_accounts_of_rl(study, uninterrupted, monkeypatch):
+def test_the_accounts_of_rl(profile, study, uninterrupted, monkeypatch):
     """Counted again from the rollouts themselves and from the table."""
     home, played = uninterrupted
     monkeypatch.setattr(paths, "HOME", home)
-    end = snapshots(branch_folder(study, "rl", "main", "", 0))[-1]
+    end = snapshots(run_of(profile, "rl").folder)[-1]
     conversations = [c for episodes in played for episode in episodes for c in episode.conversations]
     assert end.step == len(played) and len(played[0]) == study.ppo.episodes
     hands = {tuple(tuple(episode.info["cards"]) for episode in episodes) for episodes in played}
@@ -211,20 +254,20 @@ def test_the_accounts_of_rl(study, uninterrupted, monkeypatch):
     assert end.compute.trained_tokens == study.ppo.epochs * sum(len(c.ids) for c in conversations)
     assert end.compute.buffer_tokens == sum(len(c.ids) - 1 for c in conversations)
     parameters = load_policy(study.foundation).model.num_parameters()
-    init = snapshots(init_folder(study, 0))[-1].compute
+    init = snapshots(run_of(profile, "init").folder)[-1].compute
     assert end.compute.parameters == init.parameters == parameters
     assert end.compute.init_tokens == init.init_tokens > 0 and init.trained_tokens == init.buffer_tokens == 0
-    frame = measurements.evaluate_branch(study, "rl", "main", "", 0)
+    frame = measurements.evaluate(run_of(profile, "rl"))
     tokens = init.init_tokens + end.compute.trained_tokens
     expected = 6.0 * parameters * tokens + 2.0 * parameters * end.compute.buffer_tokens
     assert set(frame[frame.step == end.step].train_flops) == {expected}
 
 
-def test_both_branches_get_the_same_compute(study, uninterrupted, monkeypatch):
+def test_both_branches_get_the_same_compute(profile, study, uninterrupted, monkeypatch):
     """Within one optimiser step (SFT) or one update (RL) of the study's budget."""
     home, played = uninterrupted
     monkeypatch.setattr(paths, "HOME", home)
-    tuned, rl = (snapshots(branch_folder(study, method, "main", "", 0)) for method in MAIN)
+    tuned, rl = (snapshots(run_of(profile, method).folder) for method in ("sft", "rl"))
     n = rl[-1].compute.parameters
     largest_update = max(sum(len(c.ids) for e in episodes for c in e.conversations) for episodes in played)
     over = rl[-1].compute.fork_flops - study.fork_flops
@@ -241,69 +284,79 @@ def test_both_branches_get_the_same_compute(study, uninterrupted, monkeypatch):
 # The other branches
 
 
-def test_rl_without_init(study, home):
+def test_rl_without_init(profile, home):
     """Starts at the foundation model, needs no Init and costs none."""
-    small = replace(study, fork_flops=2e8)
-    found = train_branch(small, "rl_no_init", "no_init", "lr=0.0002", 0)
+    small = with_study(profile, fork_flops=2e8)
+    run = run_of(small, "rl_no_init", "no_init", "lr=0.0002")
+    found = fork.train(run)
     assert found[-1].compute.init_tokens == 0 and "lr0.0002" in str(found[-1].folder)
-    assert not init_folder(small, 0).exists()
-    frame = measurements.evaluate_branch(small, "rl_no_init", "no_init", "lr=0.0002", 0)
+    assert not run_of(small, "init").folder.exists() and not paths.data("tiny").exists()
+    frame = measurements.evaluate(run)
     assert set(frame.setting) == {"lr=0.0002"} and set(frame.method) == {"rl_no_init"}
 
 
-def test_rl_from_an_overfitted_checkpoint(study, home):
-    """It begins at the end of that SFT, whose compute counts as spent before, and has a budget of its own."""
-    small = replace(study, fork_flops=study.fork_flops / 4, overfit_lr=0.01)
-    with pytest.raises(CheckpointError, match="run the step that makes it first"):
-        train_branch(small, "rl", "overfitted", "lr=1e-06", 0)
-    [end] = train_branch(small, "sft", "overfitted", "lr=0.01", 0)
-    found = train_branch(small, "rl", "overfitted", "lr=1e-06", 0)
+def test_rl_from_an_overfitted_checkpoint(profile, study, home):
+    """It begins at the end of that SFT, whose compute counts as spent before, and has a budget of its own.
+
+    The SFT is made first where it is not there, and Init before it.
+    """
+    sft_arm, rl_arm = OVERFITTED.arms
+    overfitted = replace(OVERFITTED, arms=(
+        replace(sft_arm, settings=({"lr": 0.01},)), replace(rl_arm, after=("sft", {"lr": 0.01}))
+    ))  # fmt: skip
+    small = with_study(profile, fork_flops=study.fork_flops / 4, experiments=(*study.experiments[:1], overfitted))
+    tuned, rl = run_of(small, "sft", "overfitted", "lr=0.01"), run_of(small, "rl", "overfitted", "lr=1e-06")
+    found = fork.train(rl)
+    [init], [end] = snapshots(run_of(small, "init").folder), snapshots(tuned.folder)
+    assert end.compute.init_tokens == init.compute.init_tokens > 0
     assert found[0].compute.init_tokens == end.compute.init_tokens + end.compute.trained_tokens
-    assert found[-1].compute.fork_flops >= small.fork_flops
-    begin, after = (load_policy(snapshot.folder).model.state_dict() for snapshot in (end, found[0]))
-    init = init_policy(small, 0).model.state_dict()
+    assert found[-1].compute.fork_flops >= rl.study.fork_flops
+    before, begin, after = (load_policy(snapshot.folder).model.state_dict() for snapshot in (init, end, found[0]))
     for name, weights in begin.items():
         assert (after[name] - weights).abs().max() < 1e-3, "at such a rate RL hardly moves"
-    assert max((begin[name] - init[name]).abs().max() for name in begin) > 1e-2, "SFT at its rate does"
-    frame = measurements.evaluate_branch(small, "sft", "overfitted", "lr=0.01", 0)
+    assert max((begin[name] - before[name]).abs().max() for name in begin) > 1e-2, "SFT at its rate does"
+    frame = measurements.evaluate(tuned)
     assert frame.step.nunique() == 1 and set(frame.experiment) == {"overfitted"}
 
 
-def test_a_branch_makes_its_init_if_there_is_none(study, uninterrupted, home):
-    train_branch(replace(study, fork_flops=1e8), "rl", "main", "", 0)
-    found = init_folder(study, 0).relative_to(home) / "step-00000" / "model.safetensors"
+def test_a_branch_makes_its_init_if_there_is_none(profile, uninterrupted, home):
+    small = with_study(profile, fork_flops=1e8)
+    fork.train(run_of(small, "rl"))
+    found = run_of(small, "init").folder.relative_to(home) / "step-00000" / "model.safetensors"
     assert (home / found).read_bytes() == (uninterrupted[0] / found).read_bytes()
 
 
-def test_attempts_kl_and_suboptimal_data(study, home, monkeypatch):
-    small = replace(study, fork_flops=study.fork_flops / 6, ppo=replace(study.ppo, kl_coef=0.1, ratio="sequence"))
-    make_init(small, 0)
+def test_attempts_kl_and_suboptimal_data(profile, study, home, monkeypatch):
+    config = replace(study.ppo, kl_coef=0.1, ratio="sequence")
+    small = with_study(profile, fork_flops=study.fork_flops / 6, ppo=config)
     limits = []
-    original = branches.training_env
-    monkeypatch.setattr(branches, "training_env", lambda task, n: limits.append(n) or original(task, n))
-    train_branch(small, "rl", "attempts", "attempts=3", 0)
+    original = PointsTask.training_env
+    monkeypatch.setattr(PointsTask, "training_env", lambda task, n: limits.append(n) or original(task, n))
+    run = run_of(small, "rl", "attempts", "attempts=3")
+    fork.train(run)
     assert set(limits) == {3}
-    log = json.loads((branch_folder(small, "rl", "attempts", "attempts=3", 0) / "log.json").read_text())
+    log = json.loads((run.folder / "log.json").read_text())
     assert log and all("kl_to_init" in entry for entry in log)
-    [*_, end] = train_branch(small, "sft_suboptimal", "suboptimal", "", 0)
-    assert end.compute.fork_flops == pytest.approx(small.fork_flops, rel=0.5)
-    assert (paths.data(small.profile) / "gp-l-suboptimal").is_dir()
+    [*_, end] = fork.train(run_of(small, "sft_suboptimal", "suboptimal"))
+    assert end.compute.fork_flops == pytest.approx(run.study.fork_flops, rel=0.5)
+    assert (paths.data("tiny") / "gp-l-suboptimal").is_dir()
 
 
 def test_rl_never_meets_a_heldout_hand():
     from sftrl_lib.points import is_heldout
 
-    env = branches.training_env(GP_L, 5)
+    env = GP_L.training_env(5)
     infos = [env.reset(seed=i)[1] for i in range(300)]
     assert not any(is_heldout(info["numbers"]) for info in infos)
     assert {n for info in infos for n in info["numbers"]} == set(range(1, 11))
 
 
-def test_models_are_ready_to_play(study, uninterrupted, monkeypatch):
+def test_models_are_ready_to_play(profile, uninterrupted, monkeypatch):
     monkeypatch.setattr(paths, "HOME", uninterrupted[0])
     chat = [{"role": "user", "content": "1+1"}]
-    assert init_policy(study, 0).prompt_ids(chat) == final_policy(study, "sft", 0).prompt_ids(chat)
-    assert final_policy(study, "rl", 0).value_head is not None
+    init, tuned, rl = (fork.final_policy(run_of(profile, method)) for method in METHODS)
+    assert init.prompt_ids(chat) == tuned.prompt_ids(chat)
+    assert rl.value_head is not None
 
 
 # Bad input
@@ -315,51 +368,105 @@ def sentence(error):
 
 
 @pytest.mark.parametrize("run, words", [
-    (("grpo", "main", ""), ("'grpo'", "sft, rl")),
+    (("grpo", "main", ""), ("'grpo'", "init, sft, rl")),
     (("rl", "mian", ""), ("'mian'", "main, attempts, no_init, suboptimal")),
+    (("init", "mian", ""), ("'mian'", "main, attempts, no_init, suboptimal")),
     (("rl_no_init", "overfitted", "lr=0.1"), ("'overfitted'", "sft and rl")),
     (("sft", "attempts", "attempts=3"), ("'attempts'", "rl", "'sft'")),
+    (("rl", "sensitivity", ""), ("'sensitivity'", "nothing", "'rl'")),
     (("rl", "main", "lr=1"), ("no setting", "'lr=1'")),
+    (("init", "main", "lr=1"), ("foundation and init_steps", "'lr'")),
     (("rl", "attempts", ""), ("'attempts=1'", "''")),
     (("rl", "attempts", "lr=1"), ("'attempts=1'", "'lr=1'")),
-    (("rl", "attempts", "attempts=0"), ("'attempts=1'", "'attempts=0'")),
-    (("rl", "attempts", "attempts=2.5"), ("'attempts=1'", "'attempts=2.5'")),
-    (("rl", "attempts", "attempts=-1"), ("'attempts=1'", "'attempts=-1'")),
-    (("rl_no_init", "no_init", "lr=1.2.3"), ("'lr=0.001'", "'lr=1.2.3'")),
-    (("rl_no_init", "no_init", "lr=1e"), ("'lr=0.001'", "'lr=1e'")),
-    (("rl_no_init", "no_init", "lr=0"), ("'lr=0.001'", "'lr=0'")),
+    (("rl", "attempts", "atempts=1"), ("'attempts=1'", "'atempts=1'")),
+    (("rl", "attempts", "attempts=0"), ("PPOConfig.attempts", "whole number of at least 1", "got 0.")),
+    (("rl", "attempts", "attempts=2.5"), ("PPOConfig.attempts", "whole number of at least 1", "got 2.5.")),
+    (("rl", "attempts", "attempts=-1"), ("PPOConfig.attempts", "whole number of at least 1", "got -1.")),
+    (("rl_no_init", "no_init", "lr=1.2.3"), ("'name=number;name=word'", "'lr=1.2.3'")),
+    (("rl_no_init", "no_init", "lr=1e"), ("'name=number;name=word'", "'lr=1e'")),
+    (("rl_no_init", "no_init", "lr=1;lr=2"), ("'name=number;name=word'", "'lr=1;lr=2'")),
+    (("rl_no_init", "no_init", "lr=0"), ("PPOConfig.lr", "above 0", "got 0.0.")),
+    (("rl_no_init", "no_init", "lr=nan"), ("PPOConfig.lr", "above 0", "got nan.")),
     (("sft_suboptimal", "suboptimal", "x"), ("no setting", "'x'")),
-    (("sft", "sft_tuning", "lr=0.001"), ("'lr=0.001;frozen=none'", "'lr=0.001'")),
-    (("sft", "sft_tuning", "lr=0.001;frozen=eyes"), ("'lr=0.001;frozen=none'", "frozen=eyes")),
+    (("sft", "sft_tuning", "lr=0.001"), ("'lr=0.0001;frozen=none'", "'lr=0.001'")),
+    (("sft", "sft_tuning", "lr=0.001;frozen=eyes"), ("SFTConfig.frozen", "'vision+adapter'", "got 'eyes'.")),
 ])  # fmt: skip
-def test_runs_that_no_experiment_knows(study, home, run, words):
-    for call in (check_run, lambda *r: train_branch(study, *r, 0)):
-        with pytest.raises(ValueError) as error:
-            call(*run)
-        assert all(word in str(error.value) for word in words) and sentence(error)
-    with pytest.raises(ValueError):
-        measurements.evaluate_branch(study, *run, 0)
+def test_runs_that_no_experiment_knows(profile, home, run, words):
+    with pytest.raises(ValueError) as error:
+        run_of(profile, *run)
+    assert all(word in str(error.value) for word in words) and sentence(error)
     assert not any(home.iterdir()), "an error comes before anything is written"
 
 
-def test_settings_that_are_known():
-    assert check_run("rl", "attempts", "attempts=10") == {"attempts": 10}
-    assert check_run("rl_no_init", "no_init", "lr=5e-05") == {"lr": 5e-5}
-    assert check_run("rl", "main") == {}
+@pytest.mark.parametrize("key, seed, words", [
+    ("chess", 0, ("'chess'", "gp-l, virl-l, gp-vl, virl-vl")),
+    ("virl-l", 0, ("'tiny'", "'virl-l'", "it has gp-l")),
+    *(("gp-l", seed, ("whole number from 0 to 2**32 - 1", repr(seed))) for seed in (-1, 1.0, True, 2**32, "0")),
+])  # fmt: skip
+def test_runs_that_cannot_be(profile, key, seed, words):
+    with pytest.raises(ValueError) as error:
+        Run(profile, key, "rl", seed=seed)
+    assert all(word in str(error.value) for word in words) and sentence(error)
 
 
-def test_a_missing_foundation_model(study, tiny_folder, home):
+def test_a_changed_profile_needs_a_name_of_its_own():
+    """Its runs would lie among those of the profile that is known by the name."""
+    smoke = get_profile("smoke")
+    with pytest.raises(ValueError, match="'smoke'; give this one a name of its own.*name='mine'") as error:
+        run_of(replace(smoke, seeds=(9,)), "rl")
+    assert sentence(error)
+    assert run_of(replace(smoke, seeds=(9,), name="mine"), "rl").folder != run_of(smoke, "rl").folder
+
+
+def test_a_kl_penalty_needs_init(profile, study):
+    penalised = with_study(profile, ppo=replace(study.ppo, kl_coef=0.1))
+    for method, experiment, setting in (("rl_no_init", "no_init", "lr=0.001"), ("rl", "overfitted", "lr=0.0003")):
+        with pytest.raises(ValueError, match="kl_coef needs Init as the reference") as error:
+            run_of(penalised, method, experiment, setting)
+        assert sentence(error)
+
+
+def test_settings_that_are_known(profile):
+    """They are applied to what they are fields of; one that the experiment does not have will do as well."""
+    assert run_of(profile, "rl", "attempts", "attempts=10").config.attempts == 10
+    assert run_of(profile, "rl_no_init", "no_init", "lr=5e-05").config.lr == 5e-5
+    tuned = run_of(profile, "sft", "sft_tuning", "lr=0.0010;frozen=vision")
+    assert (tuned.config.lr, tuned.config.frozen, tuned.setting) == (1e-3, "vision", "lr=0.001;frozen=vision")
+    assert run_of(profile, "rl").overrides == {}
+
+
+def test_an_experiment_may_vary_what_init_depends_on(profile):
+    """Each of its runs then starts from an Init of its own."""
+    steps = Experiment("init_steps", "none", (Arm("sft", ({"init_steps": 1}, {"init_steps": 3})),))
+    varied = with_study(profile, experiments=(MAIN, steps))
+    short, same = (run_of(varied, "sft", "init_steps", f"init_steps={n}") for n in (1, 3))
+    assert short.init.study.init_steps == 1 and short.init.folder != run_of(varied, "init").folder
+    assert short.start == short.init and short.init.identity != run_of(varied, "init").identity
+    assert main_run(short) is None and main_run(same) == run_of(varied, "sft")
+
+
+def test_a_missing_foundation_model(profile, tiny_folder, home):
     """Is named, leaves nothing behind, and the run works once the model is there."""
-    missing = replace(study, foundation=str(home / "models" / "later"), fork_flops=1e8)
-    for attempt in (lambda: make_init(missing, 0), lambda: train_branch(missing, "rl_no_init", "no_init", "lr=0.1", 0)):
+    missing = with_study(profile, foundation=str(home / "models" / "later"), fork_flops=1e8)
+    for run in (run_of(missing, "init"), run_of(missing, "rl_no_init", "no_init", "lr=0.1")):
         with pytest.raises(CheckpointError, match="later") as error:
-            attempt()
+            fork.train(run)
         assert sentence(error) and not any(home.iterdir())
     shutil.copytree(tiny_folder, home / "models" / "later")
-    assert make_init(missing, 0).compute.init_tokens > 0
+    assert fork.train(run_of(missing, "init"))[0].compute.init_tokens > 0
 
 
 def test_an_unknown_profile():
     with pytest.raises(ValueError, match="'huge'.*smoke, laptop") as error:
         get_profile("huge")
     assert sentence(error)
+
+
+def test_checkpoints_of_other_settings_are_not_tested(profile, home):
+    """They would be recorded as those of the new settings."""
+    small = with_study(profile, fork_flops=1e8)
+    fork.train(Run(small, "gp-l", "rl"))
+    changed = with_study(small, ppo=replace(small.studies[0].ppo, clip=0.3))
+    for use in (measurements.evaluate, fork.final_policy):
+        with pytest.raises(CheckpointError, match="other settings .config.clip: default -> 0.3.; train it first"):
+            use(Run(changed, "gp-l", "rl"))

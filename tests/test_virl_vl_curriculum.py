@@ -9,11 +9,12 @@ from test_virl_l_curriculum import OFFICIAL_KEYS, official_directions, text_of
 
 from sftrl_lib.foundation import virl_l_curriculum, virl_vl_curriculum
 from sftrl_lib.foundation.virl_vl_curriculum import conversation, document, pictured_walk, turned, walking
-from sftrl_lib.tasks import VIRL_VL, street_views
 from sftrl_lib.virl.cities import MINI_CITIES
 from sftrl_lib.virl.city import load_city
 from sftrl_lib.virl.prompts import IMAGE_OBSERVATION
 from sftrl_lib.virl.rails import SPATIAL
+from sftrl_lib.virl.street_views import shared_street_views
+from sftrl_lib.virl.task import VIRL_VL
 
 WALKS = 10  # drawing is slow
 
@@ -56,7 +57,7 @@ def test_a_picture_is_of_the_place_that_the_document_is_about():
     for index in range(3):
         walk = pictured_walk(index, None)
         city = next(c for c in virl_l_curriculum.CITIES if walk.rail.points[0].geocode in load_city(c).panoramas)
-        views = street_views(load_city(city), walk.look)
+        views = shared_street_views(load_city(city), walk.look)
         for i, point in enumerate(walk.rail.points):
             assert np.array_equal(walk.picture(i), views.grid(point.geocode, point.heading))
 
@@ -97,7 +98,7 @@ def test_turning_round_is_what_the_street_views_show_there():
     """Against the views themselves, drawn again for the other headings."""
     walk = pictured_walk(0, None)
     city = next(c for c in virl_l_curriculum.CITIES if walk.rail.points[0].geocode in load_city(c).panoramas)
-    views = street_views(load_city(city), walk.look)
+    views = shared_street_views(load_city(city), walk.look)
     for i, point in enumerate(walk.rail.points[:3]):
         for quarters in range(4):
             there = views.grid(point.geocode, point.heading + 90 * quarters)

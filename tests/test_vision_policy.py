@@ -10,7 +10,7 @@ from sftrl_lib.messages import parts_message
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import check_model, load_policy
 from sftrl_lib.points.prompts import task_prompt
-from sftrl_lib.tasks import GP_VL
+from sftrl_lib.points.task import GP_VL
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from sftrl_lib.experiments import ATTEMPTS, MAIN, NO_INIT, OVERFITTED, SENSITIVITY, SFT_TUNING, SUBOPTIMAL
 from sftrl_lib.foundation.pretrain import FoundationConfig, new_model
 from sftrl_lib.models.policy import Policy, ValueHead
 from sftrl_lib.models.rollout import rollout
-from sftrl_lib.profiles import SMOKE
+from sftrl_lib.profiles import SMOKE, Profile
 
 TINY = FoundationConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, intermediate_size=64)
 
@@ -133,22 +134,34 @@ def reference_values(policy, ids, picture=None):
     return policy.value_head(output.hidden_states[-1][0])
 
 
-def tiny_study(folder, task="general_points"):
-    """Smoke with everything smaller: both branches take about a dozen steps of the tiny model in `folder`."""
-    study = SMOKE.study(task)
+def tiny_profile(folder, key="gp-l", **changes):
+    """One study, smoke's with everything smaller: both branches take about a dozen steps of the tiny model in `folder`.
+
+    `changes` are fields of the study. All experiments are there, with the laptop's settings.
+    """
+    study = SMOKE.study(key)
     size = (Path(folder) / "model.safetensors").stat().st_size  # grows with the vocabulary, and so must the budget
-    return replace(
+    study = replace(
         study,
         foundation=str(folder),
         fork_flops=1e4 * size,
+        init_steps=3,
         checkpoints=2,
-        sft=replace(study.sft, examples=64, batch_size=8, init_steps=3),
+        sft=replace(study.sft, examples=64, batch_size=8),
         ppo=replace(study.ppo, episodes=4, attempts=2, epochs=2, max_new_tokens=6, minibatches=2),
         evaluation=replace(
             study.evaluation, episodes_end=8, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=6,
             temperatures=(0.0, 1.0), attempts_grid=(1, 3),
         ),
+        experiments=(MAIN, ATTEMPTS, NO_INIT, SUBOPTIMAL, SFT_TUNING, OVERFITTED, SENSITIVITY),
     )  # fmt: skip
+    return Profile(name="tiny", seeds=(0,), studies=(replace(study, **changes),), device="cpu")
+
+
+def with_study(profile, **changes):
+    """`profile` with other fields of its one study."""
+    [study] = profile.studies
+    return replace(profile, studies=(replace(study, **changes),))
 
 
 def played_hands(policy, temperature=1.0, seed=0, attempts=(3, 1, 3, 2), max_new_tokens=10):

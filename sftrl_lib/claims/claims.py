@@ -1,15 +1,15 @@
-"""The paper's 21 claims as statements that the tables decide (`results/<profile>/claims.json`).
+"""The paper's 21 claims, decided from the tables; the verdicts go to `results/<profile>/claims.json`.
 
-The decision rule was fixed before any run. A claim has parts (`evidence`); a part is a number with its 95 %
-interval (`statistics`) and a claimed side of a threshold. A part holds if the interval lies entirely on the
-claimed side, fails if entirely on the other, and is open otherwise. A claim is
+The decision rule was fixed before any run. A claim has parts (`evidence`); a part is a number with its 95 % interval
+(`statistics`) and a claimed side of a threshold. A part holds if its whole interval lies on the claimed side, fails if
+its whole interval lies on the other side, and is open otherwise. A claim is
   reproduced      if every part holds,
   not_reproduced  if any part fails,
-  inconclusive    otherwise, and if a part of a task variant that was run is missing from the tables,
+  inconclusive    otherwise, also if the tables lack a part for a task variant that was run,
   not_run         if the tables hold nothing about it.
-A claim about several of the four task variants is decided on those that were run; its note names them. The
-effect reported (rates as fractions) is that of the least favourable of the parts that made the verdict.
-Paper: no intervals, no seeds; several of its differences are within one standard error.
+A claim about several of the four task variants is decided on those that were run; its note names them. The reported
+effect (a fraction) is that of the least favourable part among those that decided the verdict.
+Paper: no intervals and no seeds; several of its differences are within one standard error.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from .. import paths, tables
-from ..tables import VARIANTS
+from .. import paths, published, tables
+from ..files import write_atomically
 from . import evidence as e
 from .evidence import BARELY, FAILURE, Evidence, Part
 from .statistics import CONFIDENCE
 
 VERDICTS = ("reproduced", "not_reproduced", "inconclusive", "not_run")
-UNEQUAL = 0.05  # training compute of two branches that differs by more than this share is remarked on
+UNEQUAL = 0.05  # a larger relative difference in training compute is noted
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, the figure that shows it, its task variants and how the tables decide it."""
+    """A claim of the paper: the figure that shows it, its task variants, and the function that decides it."""
 
     id: int
     statement: str
     figure: str
     variants: tuple[str, ...]
-    parts: Callable[[Evidence, str], list[Part]]  # of one variant
+    parts: Callable[[Evidence, str], list[Part]]  # evidence and variant -> the claim's parts
     note: str = ""
 
 
-ALL = tuple(VARIANTS)
+ALL = tuple(published.VARIANTS)  # the paper's four, even if the tables hold other tasks
 GP_L, GP_VL, VIRL_VL = ("GP-L",), ("GP-VL",), ("V-IRL-VL",)
 CLAIMS = (
     Claim(1, "RL raises rule-OOD performance above Init.", "fig06", ALL, e.rl_raises_ood),
@@ -89,7 +89,7 @@ CLAIMS = (
 
 
 def evaluate(metrics: pd.DataFrame) -> list[dict]:
-    """Decide every claim on a validated table: one record a claim, in the paper's order."""
+    """Decide every claim on a validated table: one record per claim, in the paper's order."""
     evidence = Evidence(metrics)
     return [_decide(claim, evidence) for claim in CLAIMS]
 
@@ -164,14 +164,14 @@ def _record(part: Part) -> dict:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Six decimals: the last bits of a quantile differ between machines, the file should not."""
+    """Round to six decimals, because the last bits of a quantile differ between machines and the file must not."""
     return None if value is None else round(float(value), 6) + 0.0
 
 
 def write(profile: str) -> list[dict]:
     """Decide all claims on a profile's table, write `results/<profile>/claims.json`, return the records."""
     records = evaluate(tables.read_metrics(profile))
-    tables.write_atomically(claims_path(profile), json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(claims_path(profile), json.dumps(records, indent=2, ensure_ascii=False) + "\n")
     return records
 
 
@@ -179,8 +179,17 @@ def claims_path(profile: str) -> Path:
     return paths.results(profile) / "claims.json"
 
 
+def tally(records: list[dict]) -> str:
+    """A sentence that counts the claims by verdict."""
+    counts = {verdict: sum(record["verdict"] == verdict for record in records) for verdict in VERDICTS}
+    return (
+        f"Of the paper's {len(records)} claims {counts['reproduced']} are reproduced, "
+        f"{counts['not_reproduced']} are not, {counts['inconclusive']} are open and {counts['not_run']} were not run."
+    )
+
+
 def summary(records: list[dict]) -> pd.DataFrame:
-    """The claims as a small table to show in a notebook: effects in percentage points."""
+    """The claims as a compact table for notebooks, with effects in percentage points."""
     shown = pd.DataFrame(records)[["id", "statement", "verdict", "effect", "ci_low", "ci_high", "seeds", "figure"]]
     points = ["effect", "ci_low", "ci_high"]
     shown[points] = (100 * shown[points].astype(float)).round(1)

@@ -1,6 +1,6 @@
-"""The main comparison as Markdown tables: Init, SFT and RL, the differences between them, the paper's numbers beside.
+"""The main comparison as Markdown tables: Init, SFT and RL, their differences, and the paper's numbers.
 
-Every cell is a mean over seeds with its 95 % interval (see `statistics`), in percent, differences in points.
+Every cell is a mean over seeds with its 95 % interval (see `statistics`): levels in percent, differences in points.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from pathlib import Path
 import pandas as pd
 
 from .. import paths, published, tables
-from ..figures.style import HELDOUT, NAMES
-from .evidence import Evidence
+from ..files import write_atomically
+from ..methods import INIT, METHODS
+from ..task import SPLITS, Task
+from ..tasks import TASKS
+from .evidence import Evidence, rl_raises_ood, sft_lowers_ood
 from .statistics import Estimate
 
-METHODS = ("init", "sft", "rl")
-DIFFERENCES = (("rl", "init"), ("sft", "init"), ("rl", "sft"))
+COMPARED = ("init", "sft", "rl")  # the paper's methods, listed even if they were not run
+WORDS = {"reproduced": "reproduced", "not_reproduced": "not reproduced", "inconclusive": "open", "not_run": "not run"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric on one split; `paper` are the printed levels of the three methods, in percent."""
+    """One metric on one split; `paper` maps methods to the levels that the paper prints, in percent."""
 
     title: str
     split: str
@@ -30,59 +33,67 @@ class Column:
     paper: dict[str, float] | None = None
 
 
-def _columns(variant: str, metric: str) -> tuple[Column, ...]:
-    """A metric on every split that a variant may have, with what the paper prints of it."""
-    task = tables.VARIANTS[variant]
-    is_own = task.metric == metric
-    return (
-        Column("training rule (ID)", "id", metric),
-        Column(HELDOUT[task.task], "heldout", metric),
-        Column("new rule (rule-OOD)", "rule_ood", metric, published.FIG06[variant] if is_own else None),
-        Column(
-            "new look (visual-OOD)", "visual_ood", metric, published.FIG07.get(variant) if metric == "success" else None
-        ),
-    )
-
-
-_OLD_TURNS = Column("turns by the old rule", "rule_ood", "training_rule")
-
-TABLES = {  # variant -> title and columns of each of its tables
-    "GP-L": {"success": _columns("GP-L", "success")},
-    "V-IRL-L": {
-        "per-step accuracy": _columns("V-IRL-L", "step_accuracy"),
-        "whole routes": (*_columns("V-IRL-L", "success"), _OLD_TURNS),
-    },
-    "GP-VL": {
-        "success": _columns("GP-VL", "success"),
-        "all four cards read right": _columns("GP-VL", "recognition"),
-    },
-    "V-IRL-VL": {
-        "per-step accuracy": _columns("V-IRL-VL", "step_accuracy"),
-        "whole routes": (*_columns("V-IRL-VL", "success"), _OLD_TURNS),
-    },
-}
+def columns_of(task: Task, metrics: tuple[str, ...]) -> tuple[Column, ...]:
+    """The first metric on every split, with the paper's levels where it prints them; the others on rule-OOD only."""
+    metric, *more = metrics
+    columns = []
+    for name, split in SPLITS.items():
+        paper = None
+        if name == "rule_ood" and metric == task.metric:
+            paper = published.FIG06.get(task.label)
+        elif name == "visual_ood" and metric == "success":
+            paper = published.FIG07.get(task.label)
+        columns.append(Column(split.column or task.words.heldout, name, metric, paper))
+    return (*columns, *(Column(task.words.new_rule_only[name], "rule_ood", name) for name in more))
 
 
 def markdown(metrics: pd.DataFrame) -> str:
-    """The tables of all variants that were run, each below a heading, as Markdown."""
+    """The tables of all tasks that were run as Markdown, with one heading per task."""
     evidence = Evidence(metrics)
     parts = []
-    for variant, wanted in TABLES.items():
-        made = [text for title, columns in wanted.items() if (text := table(evidence, variant, title, columns))]
-        parts += [f"## {variant}", *made] if made else []
+    for task in TASKS.values():
+        wanted = {title: columns_of(task, names) for title, names in task.words.tables.items()}
+        made = [text for title, columns in wanted.items() if (text := table(evidence, task, title, columns))]
+        parts += [f"## {task.label}", *made] if made else []
     return "\n\n".join(parts) + "\n"
 
 
-def table(evidence: Evidence, variant: str, title: str, columns: tuple[Column, ...]) -> str:
-    """One table; columns that nothing was measured for are left out. Empty if that is all of them."""
-    columns = tuple(c for c in columns if any(evidence.level(variant, m, c.split, c.metric) for m in METHODS))
+def table(evidence: Evidence, task: Task, title: str, columns: tuple[Column, ...]) -> str:
+    """One Markdown table without the columns that have no measurements; "" if none has any."""
+    found = [name for name in METHODS if any(len(evidence.rows(task, name, c.split, c.metric)) for c in columns)]
+    columns = tuple(c for c in columns if any(len(evidence.rows(task, m, c.split, c.metric)) for m in found))
     if not columns:
         return ""
+    methods = [name for name in METHODS if name in found or name in COMPARED]
     heads = list(_heads(f"{title}, %", columns))
-    rows = [[NAMES[method], *_levels(evidence, variant, method, columns)] for method in METHODS]
-    rows += [[f"{NAMES[a]} - {NAMES[b]}", *_gains(evidence, variant, a, b, columns)] for a, b in DIFFERENCES]
+    rows = [[METHODS[name].label, *_levels(evidence, task, name, columns)] for name in methods]
+    for a, b in differences(methods):
+        rows.append([f"{METHODS[a].label} - {METHODS[b].label}", *_gains(evidence, task, a, b, columns)])
     lines = [f"| {' | '.join(row)} |" for row in (heads, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
+
+
+def differences(methods: list[str]) -> list[tuple[str, str]]:
+    """Pairs (a, b), shown as a minus b: every branch minus Init, the last one first; then the others minus SFT."""
+    branches = [name for name in methods if name != INIT.name]
+    return [(name, INIT.name) for name in reversed(branches)] + [(name, "sft") for name in branches if name != "sft"]
+
+
+def front(metrics: pd.DataFrame) -> str:
+    """The README's table: the change from Init under the new rule by RL and by SFT, in points, and the paper's."""
+    evidence = Evidence(metrics)
+    heads = ["under the new rule, points", "RL - Init", "paper", "SFT - Init", "paper", "verdict"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for label, variant in published.VARIANTS.items():
+        parts = [part for find in (rl_raises_ood, sft_lowers_ood) for part in find(evidence, label)]
+        if any(part.estimate for part in parts):
+            paper = published.FIG06[label]
+            cells = [f"{label}, {variant.metric.replace('_', ' ')}"]
+            for part, method in zip(parts, ("rl", "sft"), strict=True):
+                cells += [_cell(part.estimate, "+"), f"{paper[method] - paper['init']:+.1f}"]
+            cells.append("; ".join(f"{name} {WORDS[p.verdict]}" for name, p in zip(("RL", "SFT"), parts, strict=True)))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _heads(title: str, columns: tuple[Column, ...]) -> Iterator[str]:
@@ -93,32 +104,32 @@ def _heads(title: str, columns: tuple[Column, ...]) -> Iterator[str]:
             yield f"paper, {column.title.partition('(')[2].rstrip(')')}"
 
 
-def _levels(evidence: Evidence, variant: str, method: str, columns: tuple[Column, ...]) -> Iterator[str]:
+def _levels(evidence: Evidence, task: Task, method: str, columns: tuple[Column, ...]) -> Iterator[str]:
     for column in columns:
-        yield _cell(evidence.level(variant, method, column.split, column.metric), "")
+        yield _cell(evidence.level(task, method, column.split, column.metric), "")
         if column.paper:
-            yield f"{column.paper[method]:.1f}"
+            yield f"{column.paper[method]:.1f}" if method in column.paper else "-"
 
 
-def _gains(evidence: Evidence, variant: str, a: str, b: str, columns: tuple[Column, ...]) -> Iterator[str]:
+def _gains(evidence: Evidence, task: Task, a: str, b: str, columns: tuple[Column, ...]) -> Iterator[str]:
     for column in columns:
-        yield _cell(evidence.gain(variant, a, b, column.split, column.metric), "+")
+        yield _cell(evidence.gain(task, a, b, column.split, column.metric), "+")
         if column.paper:
-            yield f"{column.paper[a] - column.paper[b]:+.1f}"
+            yield f"{column.paper[a] - column.paper[b]:+.1f}" if {a, b} <= column.paper.keys() else "-"
 
 
 def _cell(estimate: Estimate | None, sign: str) -> str:
     if estimate is None:
         return "-"
     numbers = (estimate.value, estimate.low, estimate.high)
-    value, low, high = (f"{round(100 * number, 1) + 0.0:{sign}.1f}" for number in numbers)  # never -0.0
+    value, low, high = (f"{round(100 * number, 1) + 0.0:{sign}.1f}" for number in numbers)  # + 0.0 turns -0.0 into 0.0
     return f"{value} [{low}, {high}]"
 
 
 def write(profile: str) -> str:
     """Write the tables of a profile to `comparison_path` and return them."""
     text = markdown(tables.read_metrics(profile))
-    tables.write_atomically(comparison_path(profile), text)
+    write_atomically(comparison_path(profile), text)
     return text
 
 

@@ -1,8 +1,8 @@
-"""What the tables say about the paper's claims: their parts, each a number with its interval.
+"""The parts of the paper's claims, each a number with its interval, computed from the tables.
 
-One function a claim, called with the evidence and the name of a task variant; `claims` lists which claim uses
-which. "Fails", "barely" and "at most about 1 %" need a number; FAILURE and BARELY
-are ours and were fixed before any run.
+One function per claim takes the evidence and the label of a task variant and returns the claim's parts; `claims` lists
+which claim uses which function. The paper's "fails", "barely" and "at most about 1 %" need thresholds: FAILURE and
+BARELY are ours and were fixed before any run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .. import published, tables
-from ..tables import VARIANTS
+from ..methods import METHODS
+from ..published import VARIANTS
+from ..task import SPLITS, Task
 from .statistics import Estimate, correlation, difference_of, level_of
 
 FAILURE = 0.02  # "fails", "stays near zero": below 2 % (the paper's failures end at 0.4-1.5 %)
@@ -38,29 +40,36 @@ class Part:
 
     @property
     def worst(self) -> float:
-        """How far the less favourable end of the interval lies on the claimed side (negative: the other)."""
+        """Distance of the less favourable interval end from the threshold, positive on the claimed side."""
         return min(self.side * (end - self.threshold) for end in (self.estimate.low, self.estimate.high))
 
     @property
     def best(self) -> float:
+        """The same for the more favourable end."""
         return max(self.side * (end - self.threshold) for end in (self.estimate.low, self.estimate.high))
 
 
 class Evidence:
-    """The ends of all branches of a table, and the comparisons that claims make of them."""
+    """The end rows of all branches in a table, and the comparisons that claims are made of."""
 
     def __init__(self, metrics: pd.DataFrame):
         self.metrics = metrics
         self.ends = tables.ends(metrics)
 
-    def rows(self, variant: str, method: str, split: str, metric: str = "", **where: str) -> pd.DataFrame:
-        """End rows of one method, one a seed: main experiment, sampled, unless `where` says otherwise."""
-        task = VARIANTS[variant]
+    def rows(self, variant: str | Task, method: str, split: str, metric: str = "", **where: str) -> pd.DataFrame:
+        """End rows of one method, one per seed: main experiment, sampled, unless `where` says otherwise.
+
+        variant: the label of one of the paper's four variants, or any task.
+        """
+        if isinstance(variant, Task):
+            name, modality, own = variant.name, variant.modality, variant.metric
+        else:
+            about = VARIANTS[variant]
+            name, modality, own = about.task, about.modality, about.metric
         where = {"experiment": "main", "setting": "sampled"} | where
         return tables.select(
-            self.ends, task=task.task, modality=task.modality, method=method, split=split,
-            metric=metric or task.metric, **where,
-        )  # fmt: skip
+            self.ends, task=name, modality=modality, method=method, split=split, metric=metric or own, **where
+        )
 
     def settings(self, variant: str, experiment: str, method: str) -> list[str]:
         """The settings under which a method was run in an experiment."""
@@ -68,14 +77,16 @@ class Evidence:
         rows = tables.select(self.ends, task=task.task, modality=task.modality, experiment=experiment, method=method)
         return sorted(rows["setting"].unique())
 
-    def level(self, variant: str, method: str, split: str, metric: str = "", **where: str) -> Estimate | None:
+    def level(self, variant: str | Task, method: str, split: str, metric: str = "", **where: str) -> Estimate | None:
+        """The level of one method; None if it was not run."""
         return level_of(self.rows(variant, method, split, metric, **where))
 
-    def gain(self, variant: str, a: str, b: str, split: str, metric: str = "", **where: str) -> Estimate | None:
-        """Method `a` (of the experiment that `where` names) minus method `b` of the main experiment."""
+    def gain(self, variant: str | Task, a: str, b: str, split: str, metric: str = "", **where: str) -> Estimate | None:
+        """Method `a` (in the experiment named by `where`) minus method `b` in the main experiment; None if not run."""
         return difference_of(self.rows(variant, a, split, metric, **where), self.rows(variant, b, split, metric))
 
     def attempts(self, variant: str, more: int, fewer: int, split: str) -> Estimate | None:
+        """RL with `more` verification attempts minus RL with `fewer`; None if not run."""
         rows = [
             self.rows(variant, "rl", split, experiment="attempts", setting=f"attempts={count}")
             for count in (more, fewer)
@@ -83,41 +94,46 @@ class Evidence:
         return difference_of(*rows)
 
 
-_NAMES = {"init": "Init", "sft": "SFT", "rl": "RL", "sft_suboptimal": "SFT on sub-optimal trajectories"}
-_SPLITS = {"id": "ID", "heldout": "held-out", "rule_ood": "rule-OOD", "visual_ood": "visual-OOD"}
-
-
 def method_gain(e: Evidence, variant: str, a: str, b: str, split: str, side: int, metric: str = "", **where) -> Part:
+    """The part "method `a` minus method `b` on `split` lies on `side` of 0"."""
     metric = metric or VARIANTS[variant].metric
     detail = f" ({where['setting']})" if where.get("setting") else ""
-    what = f"{variant}: {_NAMES[a]} minus {_NAMES[b]}{detail}, {_SPLITS[split]} {metric.replace('_', ' ')}"
+    compared = f"{METHODS[a].label} minus {METHODS[b].label}{detail}"
+    what = f"{variant}: {compared}, {SPLITS[split].short} {metric.replace('_', ' ')}"
     return Part(what, e.gain(variant, a, b, split, metric, **where), side)
 
 
 def rl_raises_ood(e: Evidence, v: str) -> list[Part]:
+    """RL minus Init on rule-OOD: above 0."""
     return [method_gain(e, v, "rl", "init", "rule_ood", +1)]
 
 
 def sft_lowers_ood(e: Evidence, v: str) -> list[Part]:
+    """SFT minus Init on rule-OOD: below 0."""
     return [method_gain(e, v, "sft", "init", "rule_ood", -1)]
 
 
 def rl_beats_sft(e: Evidence, v: str) -> list[Part]:
+    """RL minus SFT on rule-OOD: above 0."""
     return [method_gain(e, v, "rl", "sft", "rule_ood", +1)]
 
 
 def transfer(e: Evidence, v: str) -> list[Part]:
+    """RL minus Init on ID and on rule-OOD: above 0. SFT minus Init: below 0 on rule-OOD, above 0 on ID (not GP-VL)."""
     parts = [method_gain(e, v, "rl", "init", "id", +1), *rl_raises_ood(e, v), *sft_lowers_ood(e, v)]
-    # On GP-VL the paper's own SFT gains nothing in distribution (claim 15), so there is no gain to transfer.
+    # On GP-VL even the paper's SFT gains nothing in distribution (claim 15), so there is no gain to transfer.
     return parts if v == "GP-VL" else [*parts, method_gain(e, v, "sft", "init", "id", +1)]
 
 
 def old_rule(e: Evidence, v: str) -> list[Part]:
+    """SFT minus Init in answers by the training rule, on rule-OOD: above 0.
+
+    GP tables without that metric use answers by the stated rule: SFT minus Init below 0, SFT's ID minus OOD above 0.
+    """
     direct = e.gain(v, "sft", "init", "rule_ood", "training_rule")
-    if direct is not None or v.startswith("V-IRL"):
+    if direct is not None or VARIANTS[v].has_turns:
         return [Part(f"{v}: SFT minus Init, answers by the training rule under the new one", direct, +1)]
-    task = VARIANTS[v]
-    metric = tables.numbers_metric(tables.select(e.ends, task=task.task, modality=task.modality))
+    metric = VARIANTS[v].stated
     seen, new = (e.rows(v, "sft", split, metric) for split in ("id", "rule_ood"))
     return [
         method_gain(e, v, "sft", "init", "rule_ood", -1, metric),
@@ -126,6 +142,7 @@ def old_rule(e: Evidence, v: str) -> list[Part]:
 
 
 def visual(e: Evidence, v: str) -> list[Part]:
+    """Success on visual-OOD: RL minus Init above 0, SFT minus Init below 0."""
     return [
         method_gain(e, v, "rl", "init", "visual_ood", +1, "success"),
         method_gain(e, v, "sft", "init", "visual_ood", -1, "success"),
@@ -133,12 +150,14 @@ def visual(e: Evidence, v: str) -> list[Part]:
 
 
 def beats_previous_best(e: Evidence, v: str) -> list[Part]:
+    """RL's success on the official mini-benchmark routes: above the previous best (44.0 %)."""
     level = e.level(v, "rl", "visual_ood", "success", experiment="vln_mini", setting="")
     best = published.FIG07[v]["previous_best"] / 100
     return [Part(f"{v}: RL on the official mini benchmark, success", level, +1, best)]
 
 
 def recognition_drives_success(e: Evidence, v: str) -> list[Part]:
+    """Correlation of recognition and success over checkpoints and splits: above 0."""
     task = VARIANTS[v]
     rows = tables.select(
         e.metrics, task=task.task, modality=task.modality, experiment="main", setting="sampled",
@@ -152,6 +171,7 @@ def recognition_drives_success(e: Evidence, v: str) -> list[Part]:
 
 
 def recognition_scales(e: Evidence, v: str) -> list[Part]:
+    """On every split, RL minus Init in recognition: above 0; SFT minus Init in recognition and success: below 0."""
     visual = e.rows(v, "rl", "visual_ood", "recognition").shape[0] > 0
     splits = ["id", "rule_ood", *(["visual_ood"] if visual else [])]
     parts = [method_gain(e, v, "rl", "init", split, +1, "recognition") for split in splits]
@@ -160,6 +180,7 @@ def recognition_scales(e: Evidence, v: str) -> list[Part]:
 
 
 def rl_fails_without_sft(e: Evidence, v: str) -> list[Part]:
+    """ID success of RL without SFT, per learning rate: below FAILURE."""
     settings = e.settings(v, "no_init", "rl_no_init") or [""]
     return [
         Part(
@@ -171,11 +192,9 @@ def rl_fails_without_sft(e: Evidence, v: str) -> list[Part]:
 
 
 def sft_gives_format(e: Evidence, v: str) -> list[Part]:
+    """Init (ID format) and RL from Init (ID success), each minus RL without SFT, per learning rate: above 0."""
     init, rl = e.rows(v, "init", "id", "format"), e.rows(v, "rl", "id", "success")
-    foundation = e.rows(v, "foundation", "id", "format")
     parts = []
-    if len(foundation):
-        parts.append(Part(f"{v}: Init minus foundation, ID format", difference_of(init, foundation), +1))
     for setting in e.settings(v, "no_init", "rl_no_init") or [""]:
         where, label = {"experiment": "no_init", "setting": setting}, f" ({setting})" if setting else ""
         format_, success = (e.rows(v, "rl_no_init", "id", metric, **where) for metric in ("format", "success"))
@@ -186,6 +205,7 @@ def sft_gives_format(e: Evidence, v: str) -> list[Part]:
 
 
 def attempts_help(e: Evidence, v: str) -> list[Part]:
+    """Rule-OOD success of RL, 3 minus 1, 5 minus 3 and 10 minus 5 attempts: above 0."""
     return [
         Part(
             f"{v}: {more} attempts minus {fewer}, rule-OOD success",
@@ -197,16 +217,19 @@ def attempts_help(e: Evidence, v: str) -> list[Part]:
 
 
 def one_attempt(e: Evidence, v: str) -> list[Part]:
+    """RL with 1 attempt minus Init on rule-OOD: below BARELY."""
     gain = e.gain(v, "rl", "init", "rule_ood", experiment="attempts", setting="attempts=1")
     return [Part(f"{v}: RL with 1 attempt minus Init, rule-OOD success", gain, -1, BARELY)]
 
 
 def suboptimal(e: Evidence, v: str) -> list[Part]:
+    """SFT on sub-optimal trajectories minus Init on rule-OOD: below 0."""
     where = {"experiment": "suboptimal", "setting": ""}
     return [method_gain(e, v, "sft_suboptimal", "init", "rule_ood", -1, **where)]
 
 
 def sft_cannot_match(e: Evidence, v: str) -> list[Part]:
+    """ID success, RL minus SFT, for the main SFT and every SFT tuning run: above 0."""
     rl = e.rows(v, "rl", "id")
     names = e.settings(v, "sft_tuning", "sft")
     tuned = [e.rows(v, "sft", "id", experiment="sft_tuning", setting=name) for name in names]
@@ -218,13 +241,15 @@ def sft_cannot_match(e: Evidence, v: str) -> list[Part]:
 
 
 def easy_to_tune(e: Evidence, v: str) -> list[Part]:
+    """ID success, RL minus Init, per learning rate: above 0."""
     names = e.settings(v, "rl_tuning", "rl") or [""]
     parts = [method_gain(e, v, "rl", "init", "id", +1, experiment="rl_tuning", setting=name) for name in names]
-    # The main comparison is one of the rates; one rate says nothing about tuning.
+    # The main comparison counts as one rate, and one rate says nothing about tuning: leave the claim open.
     return parts if len(names) > 1 else [*parts, Part(f"{v}: RL minus Init at a second learning rate", None, +1)]
 
 
 def no_rescue(e: Evidence, v: str) -> list[Part]:
+    """Rule-OOD step accuracy of RL from an overfitted checkpoint, per learning rate: below FAILURE."""
     settings = e.settings(v, "overfitted", "rl") or [""]
     return [
         Part(
@@ -236,20 +261,23 @@ def no_rescue(e: Evidence, v: str) -> list[Part]:
 
 
 def middle_checkpoints(e: Evidence, v: str) -> list[Part]:
+    """RL minus Init on rule-OOD: above 0; RL without SFT (GP-L) or after too much of it (V-IRL-VL): below FAILURE."""
     if v == "GP-L":
         return [*rl_raises_ood(e, v), *rl_fails_without_sft(e, v)]
     return [*rl_raises_ood(e, v), *no_rescue(e, v)]
 
 
 def whole_routes(e: Evidence, v: str) -> list[Part]:
+    """Whole-route rule-OOD success of RL and of SFT: below FAILURE; RL minus Init per step: above 0."""
     parts = [
-        Part(f"{v}: {_NAMES[method]}, rule-OOD success", e.level(v, method, "rule_ood", "success"), -1, FAILURE)
+        Part(f"{v}: {METHODS[method].label}, rule-OOD success", e.level(v, method, "rule_ood", "success"), -1, FAILURE)
         for method in ("rl", "sft")
     ]
     return [*parts, *rl_raises_ood(e, v)]
 
 
 def more_steps(e: Evidence, v: str) -> list[Part]:
+    """RL minus Init on rule-OOD: above 0; on GP-L also 10 attempts minus 1: above 0."""
     parts = rl_raises_ood(e, v)
     if v == "GP-L":  # the only variant for which the paper varies the number of attempts
         parts.append(Part(f"{v}: 10 attempts minus 1, rule-OOD success", e.attempts(v, 10, 1, "rule_ood"), +1))
@@ -257,4 +285,5 @@ def more_steps(e: Evidence, v: str) -> list[Part]:
 
 
 def nothing(e: Evidence, v: str) -> list[Part]:
+    """No parts, because the claim is a definition."""
     return []

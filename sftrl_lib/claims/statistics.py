@@ -1,17 +1,17 @@
-"""Confidence intervals: for a level, a paired difference, a correlation; and the paper's smoothing.
+"""Confidence intervals of a level, a paired difference and a correlation; and the paper's smoothing.
 
 Paper: bars are +- one binomial standard error of a single run, N not printed, no seeds (section C.3).
 Official code: none. Ours: 95 % intervals over seeds, by one rule everywhere.
 
-The house rule. A number over several seeds carries the *wider* of two intervals:
-  (a) Student's t over the seeds' values (for a difference: over the seeds' paired differences), which sees
-      that training runs differ, and
+The interval rule. A number over several seeds gets the *wider* of two intervals:
+  (a) Student's t over the seeds' values (for a difference: over the paired differences per seed), which covers
+      the variation between training runs, and
   (b) the binomial interval of all episodes pooled (Wilson for a level, Newcombe's hybrid score for a
-      difference), which sees that each rate was measured on finitely many episodes.
-With 2-3 seeds (a) alone can be absurdly narrow by luck (three seeds at exactly 0 %), and (b) alone ignores
+      difference), which covers the finite number of episodes behind each rate.
+With 2-3 seeds (a) alone can be absurdly narrow by chance (three seeds at exactly 0 %), and (b) alone ignores
 training noise; the wider one is conservative. With one seed there is only (b), which says nothing about other
-seeds. Newcombe takes the two arms as independent although they may have met the same hands: conservative too.
-`n` counts episodes: the steps of an episode are not independent, so per-step accuracy counts episodes too.
+seeds. Newcombe treats the two arms as independent although they may share hands, which is conservative too.
+`n` counts episodes, also for per-step accuracy, because the steps of an episode are not independent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Estimate:
     value: float
     low: float
     high: float
-    n: int  # episodes pooled over the seeds; of the smaller arm for a difference
+    n: int  # episodes pooled over the seeds; for a difference, those of the smaller arm
     seeds: int
     interval: str  # wilson, newcombe, t over seeds, fisher
 
@@ -45,20 +45,20 @@ class Estimate:
 
 
 def wilson(value: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a rate `value` seen in `n` episodes."""
+    """Wilson's 95 % interval (low, high) of a rate `value` measured on `n` episodes."""
     low, high = proportion_confint(_count(value, n), n, alpha=1 - CONFIDENCE, method="wilson")
     return max(0.0, float(low)), min(1.0, float(high))
 
 
 def newcombe(value: float, n: int, other: float, other_n: int) -> tuple[float, float]:
-    """Newcombe's 95 % interval of the difference `value - other` of two independent rates."""
+    """Newcombe's 95 % interval (low, high) of the difference `value - other` of two independent rates."""
     counts = (_count(value, n), n, _count(other, other_n), other_n)
     low, high = confint_proportions_2indep(*counts, compare="diff", method="newcomb", alpha=1 - CONFIDENCE)
     return float(low), float(high)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of `values`, one a seed. Raises ValueError for fewer than two."""
+    """Student's 95 % interval (low, high) of the mean of `values`, one per seed. Raises ValueError for fewer than 2."""
     values = np.asarray(values, float)
     if len(values) < 2:
         raise ValueError(f"An interval over seeds needs at least 2 seeds, not {len(values)}.")
@@ -67,9 +67,10 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def level(values: Sequence[float], ns: Sequence[int]) -> Estimate:
-    """Mean of one rate a seed with the house rule's interval.
+    """Mean of one rate per seed, with its interval by the interval rule.
 
-    values, ns: rates (fractions) and episodes of the seeds, of equal length >= 1; ValueError otherwise.
+    values, ns: (seeds,) each, rates as fractions and numbers of episodes. Raises ValueError if they are empty, differ
+    in length or are out of range.
     """
     values, ns = _checked(values, ns)
     binomial = wilson(_pooled(values, ns), int(ns.sum()))
@@ -79,7 +80,10 @@ def level(values: Sequence[float], ns: Sequence[int]) -> Estimate:
 def difference(
     values: Sequence[float], ns: Sequence[int], others: Sequence[float], other_ns: Sequence[int]
 ) -> Estimate:
-    """Mean over seeds of the paired differences `values - others`, position i of both being the same seed."""
+    """Mean over seeds of the paired differences `values - others`, with its interval by the interval rule.
+
+    All arguments: (seeds,), as for `level`; index i is the same seed in all of them. Raises ValueError as `level` does.
+    """
     values, ns = _checked(values, ns)
     others, other_ns = _checked(others, other_ns)
     if len(values) != len(others):
@@ -90,7 +94,7 @@ def difference(
 
 
 def level_of(rows: pd.DataFrame) -> Estimate | None:
-    """`level` of table rows, one a seed; None if there are none. Raises ValueError if a seed occurs twice."""
+    """`level` of table rows, one per seed; None if there are none. Raises ValueError if a seed occurs twice."""
     if rows.empty:
         return None
     _one_row_a_seed(rows)
@@ -98,7 +102,10 @@ def level_of(rows: pd.DataFrame) -> Estimate | None:
 
 
 def difference_of(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate | None:
-    """`difference` of table rows paired by seed, over the seeds that both hold; None if they share none."""
+    """`difference` of table rows paired by seed, over the seeds in both; None if they share none.
+
+    Raises ValueError if a seed occurs twice.
+    """
     _one_row_a_seed(rows), _one_row_a_seed(others)
     pairs = rows.merge(others, on="seed", suffixes=("", "_other")).sort_values("seed")
     if pairs.empty:
@@ -107,10 +114,10 @@ def difference_of(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate | None:
 
 
 def correlation(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], n: int) -> Estimate | None:
-    """Pearson correlation over checkpoints, an (x, y) pair of sequences a seed, averaged as Fisher's z.
+    """Pearson correlation over checkpoints, one (x, y) pair of sequences per seed, averaged as Fisher's z.
 
-    The interval is t over the seeds' z, or with one seed Fisher's (it takes checkpoints as independent, which
-    is optimistic). None if no seed has 4 checkpoints that vary. `n`: episodes behind a point, handed on.
+    The interval is Student's t over the seeds' z; with one seed it is Fisher's, which treats checkpoints as independent
+    and is therefore optimistic. None if no seed has 4 checkpoints that vary. `n`: episodes per point, passed through.
     """
     usable = [(np.asarray(x, float), np.asarray(y, float)) for x, y in pairs if len(x) >= 4]
     usable = [(x, y) for x, y in usable if x.std() > 0 and y.std() > 0]
@@ -127,10 +134,10 @@ def correlation(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], n: int
 
 
 def smooth(values: Sequence[float]) -> np.ndarray:
-    """Savitzky-Golay of order 3, as the paper's lines (section C.3; window not printed, ours 5 or 7).
+    """Savitzky-Golay smoothing of order 3, as for the paper's lines (section C.3; window not printed, ours 5 or 7).
 
-    A guide for the eye over points at even spacing, never a replacement for them; fewer than 5 points come
-    back as they are.
+    values: (points,), evenly spaced; fewer than 5 are returned unchanged. A guide for the eye beside the points, never
+    a replacement for them.
     """
     values = np.asarray(values, float)
     return values if len(values) < 5 else savgol_filter(values, 7 if len(values) >= 12 else 5, polyorder=3)
@@ -142,7 +149,7 @@ def _wider(values: np.ndarray, binomial: tuple[float, float], name: str, n: int,
         t_low, t_high = t_interval(values)
         if t_high - t_low > high - low:
             low, high, name = t_low, t_high, "t over seeds"
-    mean = float(values.mean())  # with unequal n the pooled rate differs: the interval must still hold the mean
+    mean = float(values.mean())  # not the pooled rate if n differs between seeds; the interval must contain it
     low, high = min(max(low, bounds[0]), mean), max(min(high, bounds[1]), mean)
     return Estimate(mean, low, high, n, len(values), name)
 
@@ -152,7 +159,7 @@ def _pooled(values: np.ndarray, ns: np.ndarray) -> float:
 
 
 def _count(value: float, n: int) -> float:
-    """Successes behind a rate: whole where it counted episodes, fractional for per-step accuracy."""
+    """Number of successes: whole for a rate of episodes, fractional for per-step accuracy."""
     count = value * n
     return round(count) if abs(count - round(count)) < 1e-6 else count
 

@@ -1,7 +1,7 @@
-"""From trained branches to rows of the tidy table: what is tested, how often, and where it is kept.
+"""From trained runs to rows of the tidy table: what is tested, how often, and where it is kept.
 
-A run's rows go to ``build/<profile>/runs/<run>/metrics.csv`` after every snapshot, so an interrupted evaluation
-goes on where it stopped.
+A run's rows go to ``build/<profile>/tests/<run>/metrics.csv`` after every checkpoint, so an interrupted evaluation
+resumes where it stopped. `merge` puts all of them together.
 """
 
 from __future__ import annotations
@@ -16,24 +16,19 @@ from typing import Any
 import pandas as pd
 
 from .. import paths, tables
-from ..models.checkpoint import mark_folder
-from ..models.policy import load_policy
+from ..experiments import SENSITIVITY, setting_text
+from ..files import write_atomically
+from ..fingerprint import Identity, claim
+from ..methods import METHODS
+from ..models.policy import Policy, load_policy
 from ..models.rollout import Episode
-from ..profiles import EvaluationConfig, Study
-from ..tasks import Task
-from ..training.branches import EXPERIMENTS, branch_folder, check_run, init_folder
-from ..training.snapshots import Snapshot, read_snapshot, snapshots
-from .episodes import Metrics, measure, play, protocol, transcript, within
+from ..profiles import Profile, Study
+from ..runs import Run, main_run, test_settings, training_runs
+from ..task import Metrics
+from ..training.snapshots import Snapshot, snapshots_of
+from .episodes import play, transcript, within
 
 KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4, "visual_ood": 4}  # of the ends of branches
-ABLATION_SPLITS = ("id", "rule_ood", "visual_ood")  # as far as the task has them
-TUNING = ("sft_tuning", "rl_tuning")  # experiments that the paper shows on the training distribution alone
-
-
-def tested(task: Task, experiment: str) -> tuple[str, ...]:
-    """The splits of a task that an experiment is tested on."""
-    wanted = {"main": tuple(task.splits)} | dict.fromkeys(TUNING, ("id",))
-    return tuple(split for split in wanted.get(experiment, ABLATION_SPLITS) if split in task.splits)
 
 
 @dataclass(frozen=True)
@@ -56,15 +51,17 @@ class Cell:
         return [{**shared, "metric": name, "value": value, "n": n} for name, (value, n) in metrics.items()]
 
 
-def _cell(study: Study, method: str, experiment: str, setting: str, seed: int) -> Cell:
-    return Cell(study.task.name, study.task.modality, method, experiment, setting, seed)
+def cell_of(run: Run) -> Cell:
+    """The cell of a run under the main protocol."""
+    setting = run.setting or ("sampled" if run.experiment_name == "main" else "")
+    return Cell(run.task.name, run.task.modality, run.method_name, run.experiment_name, setting, run.seed)
 
 
 class Part:
     """One run's part of the tables, written after every addition."""
 
-    def __init__(self, folder: Path, config: EvaluationConfig) -> None:
-        mark_folder(folder, "tested_with.json", asdict(config))
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        claim(folder, identity)
         self.path = folder / "metrics.csv"
         self.transcripts = folder / "transcripts.jsonl"
         self.frame = tables.read(self.path) if self.path.exists() else pd.DataFrame(columns=list(tables.COLUMNS))
@@ -77,103 +74,95 @@ class Part:
             known = self.transcripts.read_text() if self.transcripts.exists() else ""
             lines = [json.dumps(record, ensure_ascii=False, sort_keys=True) for record in records]
             fresh = [line for line in lines if line not in known]
-            tables.write_atomically(self.transcripts, known + "".join(line + "\n" for line in fresh))
+            write_atomically(self.transcripts, known + "".join(line + "\n" for line in fresh))
         fresh_rows = pd.DataFrame(rows, columns=list(tables.COLUMNS))
         self.frame = pd.concat([self.frame, fresh_rows], ignore_index=True) if len(self.frame) else fresh_rows
         tables.write(self.frame, self.path)
 
 
-def _test(part: Part, study: Study, cell: Cell, snapshot: Snapshot, end: bool, splits: Sequence[str]) -> None:
+def evaluate(run: Run) -> pd.DataFrame:
+    """Test every checkpoint of a run, the last one with more episodes; its rows."""
+    found = snapshots_of(run)
+    part = Part(run.tests, run.tests_identity)
+    splits = run.experiment.tested(run.task.splits)
+    for snapshot in found:
+        _test(part, run, snapshot, snapshot is found[-1], splits)
+    return part.frame
+
+
+def _test(part: Part, run: Run, snapshot: Snapshot, end: bool, splits: Sequence[str]) -> None:
     """The paper's protocol on every split; at the ends of main also single attempts and greedy decoding.
 
     The model is loaded only if something is left to play.
     """
-    policy = cache(lambda: load_policy(snapshot.folder, study.dtype))
+    policy, cell, evaluation = _policy(run.profile, snapshot), cell_of(run), run.study.evaluation
+    batch = run.profile.rollout_batch
     both = end and cell.experiment == "main"
     for split in splits:
         label = f"{cell.method} step {snapshot.step}: {split}"
         if not part.has(cell, snapshot, split):
-            episodes = play(policy(), study.task, split, protocol(study.evaluation, end), cell.seed, label)
-            rows = cell.rows(snapshot, split, measure(study.task, split, episodes))
+            episodes = play(policy(), run.task, split, evaluation.protocol(end), cell.seed, batch, label)
+            rows = cell.rows(snapshot, split, run.task.measure(split, episodes))
             if both:
                 single = replace(cell, setting="single")
                 rows += single.rows(snapshot, split, {"success": within(episodes, 1)})
             records = []
-            for number in kept(episodes, KEPT_TRANSCRIPTS[split]) if end else ():
-                shown = transcript(study.task, split, episodes[number], policy(), number)
+            for number in kept(episodes, KEPT_TRANSCRIPTS.get(split, 2)) if end else ():
+                shown = transcript(run.task, split, episodes[number], policy(), number)
                 records.append({**cell.key(snapshot, split), **shown})
             part.add(rows, records)
         greedy = replace(cell, setting="greedy")
         if both and not part.has(greedy, snapshot, split):
-            how = protocol(study.evaluation, temperature=0.0, episodes=study.evaluation.episodes_greedy)
-            episodes = play(policy(), study.task, split, how, cell.seed, f"{label}, greedy")
-            part.add(greedy.rows(snapshot, split, measure(study.task, split, episodes)))
+            how = evaluation.protocol(temperature=0.0, episodes=evaluation.episodes_greedy)
+            episodes = play(policy(), run.task, split, how, cell.seed, batch, f"{label}, greedy")
+            part.add(greedy.rows(snapshot, split, run.task.measure(split, episodes)))
+
+
+def _policy(profile: Profile, snapshot: Snapshot):
+    """A function that loads a checkpoint when it is first called."""
+
+    @cache
+    def load() -> Policy:
+        return load_policy(snapshot.folder, profile.dtype, profile.device)
+
+    return load
 
 
 def kept(episodes: Sequence[Episode], most: int) -> list[int]:
-    """Numbers of the episodes to show: the first ones, but a success and a failure among them where there are any."""
+    """Indices of the episodes to keep: the first ones, with a success and a failure among them if there are any."""
     outcomes = [episode.terminated for episode in episodes]
     either = [outcomes.index(outcome) for outcome in (True, False) if outcome in outcomes]
     return sorted(list(dict.fromkeys((*either, *range(len(episodes)))))[:most])
 
 
-def evaluate_init(study: Study, seed: int) -> pd.DataFrame:
-    """Test Init of a seed on every split; its rows."""
-    folder = init_folder(study, seed)
-    snapshot = read_snapshot(folder / "step-00000")
-    part = Part(folder, study.evaluation)
-    _test(part, study, _cell(study, "init", "main", "sampled", seed), snapshot, True, tuple(study.task.splits))
-    return part.frame
+def evaluate_sensitivity(profile: Profile, key: str, seed: int) -> pd.DataFrame:
+    """Temperature x number of attempts for Init and the ends of the main comparison.
 
-
-def evaluate_branch(
-    study: Study, method: str, experiment: str, setting: str, seed: int, ablation_seeds: Sequence[int] = ()
-) -> pd.DataFrame:
-    """Test every snapshot of a branch, the last one with more episodes; its rows.
-
-    For `ablation_seeds` a main run is a setting of Figs. 10, 16 or 17 as well.
+    One long rollout per temperature is scored at every number of attempts.
     """
-    check_run(method, experiment, setting)
-    folder = branch_folder(study, method, experiment, setting, seed)
-    found = snapshots(folder)
-    part = Part(folder, study.evaluation)
-    cell = _cell(study, method, experiment, "sampled" if experiment == "main" else setting, seed)
-    for snapshot in found:
-        _test(part, study, cell, snapshot, snapshot is found[-1], tested(study.task, experiment))
-    if experiment == "main" and seed in ablation_seeds:
-        _share(part, study, method)
-    return part.frame
-
-
-def _share(part: Part, study: Study, method: str) -> None:
-    """A main run is one setting of what varies its method, and not trained twice: its rows appear there as well."""
-    for shared, setting in study.main_settings.items():
-        if method not in EXPERIMENTS[shared][0] or (part.frame.experiment == shared).any():
-            continue
-        rows = tables.select(part.frame, experiment="main", setting="sampled", split=list(tested(study.task, shared)))
-        part.add(rows.assign(experiment=shared, setting=setting).to_dict("records"))
-
-
-def evaluate_sensitivity(study: Study, seed: int) -> pd.DataFrame:
-    """Temperature x number of attempts for Init and both ends: one long rollout per temperature, counted at every k."""
-    config = study.evaluation
-    ends = {"init": read_snapshot(init_folder(study, seed) / "step-00000")}
-    for method in ("sft", "rl"):
-        ends[method] = snapshots(branch_folder(study, method, "main", "", seed))[-1]
-    part = Part(sensitivity_folder(study, seed), config)
+    study = profile.study(key)
+    ends = [(run, snapshots_of(run)[-1]) for run in main_ends(profile, study, seed)]
+    config, splits = study.evaluation, SENSITIVITY.tested(study.task.splits)
+    identity = {run.method_name: run.identity for run, _ in ends} | test_settings(study, SENSITIVITY.name, splits)
+    part = Part(paths.test_folder(profile.name, f"{key}-{SENSITIVITY.name}-s{seed}"), identity)
     most = max(config.attempts_grid)
-    for method, snapshot in ends.items():
-        policy = cache(lambda folder=snapshot.folder: load_policy(folder, study.dtype))
+    for run, snapshot in ends:
+        policy = _policy(profile, snapshot)
         for temperature in config.temperatures:
             cells = {
-                k: _cell(study, method, "sensitivity", f"temperature={temperature:g};attempts={k}", seed)
+                k: replace(
+                    cell_of(run),
+                    experiment=SENSITIVITY.name,
+                    setting=setting_text({"temperature": temperature, "attempts": k}),
+                )
                 for k in config.attempts_grid
             }
-            for split in tested(study.task, "sensitivity"):
+            for split in splits:
                 if part.has(cells[most], snapshot, split):
                     continue
-                how = protocol(config, attempts=most, temperature=temperature, episodes=config.episodes_sensitivity)
-                episodes = play(policy(), study.task, split, how, seed, f"{method}, T={temperature:g}: {split}")
+                how = config.protocol(attempts=most, temperature=temperature, episodes=config.episodes_sensitivity)
+                label = f"{run.method_name}, T={temperature:g}: {split}"
+                episodes = play(policy(), study.task, split, how, seed, profile.rollout_batch, label)
                 rows = []
                 for k, cell in cells.items():
                     rows += cell.rows(snapshot, split, {"success": within(episodes, k)})
@@ -181,6 +170,45 @@ def evaluate_sensitivity(study: Study, seed: int) -> pd.DataFrame:
     return part.frame
 
 
-def sensitivity_folder(study: Study, seed: int) -> Path:
-    """Where the measurements of `evaluate_sensitivity` live."""
-    return paths.run_folder(study.profile, f"{study.task.slug}-sensitivity-s{seed}")
+def main_ends(profile: Profile, study: Study, seed: int) -> list[Run]:
+    """Init and the runs of the main comparison with a seed, in the order of the methods."""
+    runs = training_runs(profile, study, study.experiment("main"), seed)
+    return [runs[0].init, *sorted(runs, key=lambda run: list(METHODS).index(run.method_name))]
+
+
+def merge(profile: Profile, seeds: Sequence[int] = ()) -> pd.DataFrame:
+    """Join what the tests of a profile's runs wrote into ``results/<profile>/metrics.csv`` and ``transcripts.jsonl``.
+
+    A main run that is also one setting of another experiment is not trained twice: its rows are copied there.
+    `seeds` keeps only those, all if empty. Raises TableError if there is no part or two parts disagree.
+    """
+    parts = sorted(paths.build(profile.name).glob("tests/*/metrics.csv"))
+    if not parts:
+        raise tables.TableError(f"No run of profile {profile.name!r} has been tested yet.")
+    frame = pd.concat(map(tables.read, parts), ignore_index=True)
+    if seeds:
+        frame = frame[frame["seed"].isin(seeds)]
+    frame = tables.validate(
+        pd.concat([frame, *_with_main_runs(profile, seeds, frame)], ignore_index=True),
+        f"The runs' table of profile {profile.name!r}",
+    )
+    tables.write(frame, tables.metrics_path(profile.name))
+    records = tables.read_parts(path.with_name("transcripts.jsonl") for path in parts)
+    tables.write_transcripts([r for r in records if not seeds or r["seed"] in seeds], profile.name)
+    return frame
+
+
+def _with_main_runs(profile: Profile, seeds: Sequence[int], frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of main runs that are a setting of another experiment, as rows of that experiment."""
+    copies = []
+    _, ablation = profile.chosen_seeds(tuple(seeds))
+    for study in profile.studies:
+        for experiment in study.experiments:
+            for arm in experiment.arms if experiment.name != "main" else ():
+                for setting, seed in ((s, seed) for s in arm.settings for seed in ablation):
+                    run = Run(profile, study.task.key, arm.method, experiment.name, setting_text(setting), seed)
+                    if main := main_run(run):
+                        cell = asdict(cell_of(main)) | {"split": list(experiment.tested(study.task.splits))}
+                        rows = tables.select(frame, **cell)
+                        copies.append(rows.assign(experiment=experiment.name, setting=run.setting))
+    return [rows for rows in copies if len(rows)]

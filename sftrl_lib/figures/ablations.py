@@ -1,7 +1,7 @@
-"""Figures of what is varied: 10 (verification attempts) and our own sensitivity to temperature and attempts.
+"""Ablation figures: 10 (verification attempts) and our own on sensitivity to temperature and attempts.
 
-Paper, Fig. 10: OOD growth against ID growth, transparency = compute, no intervals. Ours: the same plane, with
-95 % intervals at the end points and the way there; beside it OOD growth by attempts and the paper's values.
+Paper, Fig. 10: OOD growth against ID growth, transparency for compute, no intervals. Ours: the same plane, with the
+path over checkpoints and 95 % intervals at the end points; beside it, OOD growth by attempts with the paper's values.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
 from .. import published
 from ..claims import statistics
-from ..tables import ends, parse_setting, select
+from ..methods import METHODS
+from ..tables import ends, select, settings_of
+from ..task import SPLITS
+from ..tasks import labelled
 from .curves import checkpoints, main_rows
 from .style import (
-    COLORS,
     GREY,
     INK,
-    NAMES,
     Drawing,
     NothingToDraw,
     Tables,
     canvas,
     caption,
     error_bar,
+    methods_in,
     paper_handle,
     percent,
     points,
@@ -33,15 +35,17 @@ from .style import (
     styled,
 )
 
-SHADES = {1: "#9ecae1", 3: "#4f9fd1", 5: "#0072b2", 10: "#08306b"}  # more attempts, darker
+SHADES = {1: "#9ecae1", 3: "#4f9fd1", 5: "#0072b2", 10: "#08306b"}  # number of attempts -> colour
 
 
 @styled
 def attempts(tables: Tables) -> Drawing:
-    """Fig. 10: RL with 1, 3, 5 or 10 verification attempts at equal compute: growth over Init."""
-    rows = select(tables.metrics, task="general_points", modality="text", experiment="attempts", metric="success")
-    rows = rows.assign(attempts=[int(parse_setting(name)["attempts"]) for name in rows["setting"]])
-    init = select(main_rows(tables, "GP-L"), method="init")
+    """Fig. 10: growth over Init of RL with 1, 3, 5 or 10 verification attempts, at equal compute."""
+    task = labelled(published.FIGURE_OF[10])
+    rows = select(tables.metrics, task=task.name, modality=task.modality, experiment="attempts", method="rl",
+                  metric="success")  # fmt: skip
+    rows = rows.assign(attempts=settings_of(rows, "attempts").astype(int))
+    init = select(main_rows(tables, task), method="init")
     counts = sorted(rows["attempts"].unique())
     if not counts or init.empty:
         raise NothingToDraw("it needs rows of experiment 'attempts' and GP-L rows of method init")
@@ -87,7 +91,7 @@ def _growth(rows: pd.DataFrame, init: pd.DataFrame, split: str) -> statistics.Es
 
 
 def _path(rows: pd.DataFrame, init: pd.DataFrame) -> list[tuple[float, float]]:
-    """Mean (OOD, ID) growth at every checkpoint, from Init's (0, 0) on, in points."""
+    """Mean (OOD, ID) growth at every checkpoint in points, starting with (0, 0) for Init."""
     path = [(0.0, 0.0)]
     for _, step in rows.groupby(checkpoints(rows)):
         growth = [_growth(step, init, split) for split in ("rule_ood", "id")]
@@ -109,18 +113,18 @@ def _draw_growth(axes: Axes, path: list, growth: dict, color: str, label: str) -
 
 @styled
 def sensitivity(tables: Tables) -> Drawing:
-    """Own figure: every temperature and number of attempts; Init, SFT, RL and RL's lead over both."""
-    rows = ends(select(tables.metrics, task="general_points", modality="text", experiment="sensitivity",
+    """Own figure: Init, SFT, RL and RL's lead over both, at every temperature and number of attempts."""
+    task = labelled(published.FIGURE_OF["sensitivity"])
+    rows = ends(select(tables.metrics, task=task.name, modality=task.modality, experiment="sensitivity",
                        metric="success"))  # fmt: skip
     if rows.empty:
         raise NothingToDraw("it needs rows of experiment 'sensitivity'")
-    settings = [parse_setting(name) for name in rows["setting"]]
     rows = rows.assign(
-        temperature=[s["temperature"] for s in settings], attempts=[int(s["attempts"]) for s in settings]
+        temperature=settings_of(rows, "temperature"), attempts=settings_of(rows, "attempts").astype(int)
     )
-    splits = {"id": "ID", "heldout": "held-out hands", "rule_ood": "rule-OOD"}
+    splits = {name: task.words.heldout if name == "heldout" else split.short for name, split in SPLITS.items()}
     splits = {split: name for split, name in splits.items() if len(select(rows, split=split))}
-    columns = [("init", None), ("sft", None), ("rl", None), ("rl", "init"), ("rl", "sft")]
+    columns = [(method, None) for method in methods_in(rows)] + _leads(rows)
     title = "Sensitivity · The same checkpoints at every temperature and number of attempts"
     remarks = ("GP-L success in percent, differences in points", "grey: the CI holds 0")
     subtitle = caption(tables.profile, rows, "±, half the width", *remarks)
@@ -132,11 +136,18 @@ def sensitivity(tables: Tables) -> Drawing:
         for axes, (method, other) in zip(line, columns, strict=True):
             series += _heat(axes, select(rows, split=split), method, other, limit)
             if axes in grid[0]:
-                axes.set_title(NAMES[method] if other is None else f"{NAMES[method]} minus {NAMES[other]}")
+                names = [METHODS[name].label for name in (method, other) if name]
+                axes.set_title(" minus ".join(names))
             if axes in grid[-1]:
                 axes.set_xlabel("attempts")
         line[0].set_ylabel(f"{name}\ntemperature")
     return Drawing(figure, record("sensitivity", title, subtitle, tables.profile, series, None))
+
+
+def _leads(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """The differences shown: every method other than Init and SFT, minus Init and minus SFT."""
+    baselines = [name for name in ("init", "sft") if name in methods_in(rows)]
+    return [(method, other) for method in methods_in(rows) if method not in baselines for other in baselines]
 
 
 def _cells(rows: pd.DataFrame, method: str, other: str | None) -> list[tuple[float, int, statistics.Estimate]]:
@@ -151,13 +162,13 @@ def _cells(rows: pd.DataFrame, method: str, other: str | None) -> list[tuple[flo
 
 
 def _largest_difference(rows: pd.DataFrame) -> float:
-    """One colour scale for all differences: the largest of them in points, at least 1."""
-    cells = [_cells(part, "rl", other) for _, part in rows.groupby("split") for other in ("init", "sft")]
+    """Limit of the colour scale that all differences share: the largest of them in points, at least 1."""
+    cells = [_cells(part, *lead) for _, part in rows.groupby("split") for lead in _leads(rows)]
     return max([1.0, *[abs(100 * estimate.value) for group in cells for *_, estimate in group]])
 
 
 def _heat(axes: Axes, rows: pd.DataFrame, method: str, other: str | None, limit: float) -> list[dict]:
-    """One temperature x attempts table, coloured and with its numbers written in."""
+    """Heat map of temperature x attempts with the numbers in its cells. Returns the JSON records."""
     temperatures, counts = sorted(rows["temperature"].unique()), sorted(rows["attempts"].unique())
     cells = _cells(rows, method, other)
     values = np.full((len(temperatures), len(counts)), np.nan)
@@ -165,12 +176,12 @@ def _heat(axes: Axes, rows: pd.DataFrame, method: str, other: str | None, limit:
         values[temperatures.index(temperature), counts.index(count)] = 100 * estimate.value
     if other is None:
         look = {
-            "cmap": LinearSegmentedColormap.from_list("level", ["white", COLORS[method]]),
+            "cmap": LinearSegmentedColormap.from_list("level", ["white", METHODS[method].color]),
             "vmin": 0,
             "vmax": 100,
         }
     else:
-        scale = [COLORS[other], "white", COLORS["rl"]]
+        scale = [METHODS[other].color, "white", METHODS[method].color]
         look = {
             "cmap": LinearSegmentedColormap.from_list("lead", scale),
             "norm": TwoSlopeNorm(0, -limit, limit),

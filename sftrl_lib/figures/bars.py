@@ -1,22 +1,22 @@
-"""Figures of the end points: 6 (rule-OOD bars), the protocols beside the paper's, and the headline figure."""
+"""Figures of end points: 6 (rule-OOD bars), the headline figure, and our own on evaluation protocols."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from .. import published
 from ..claims import statistics
-from ..tables import VARIANTS, ends, select
-from .curves import main_rows, panel, variants_with
+from ..methods import INIT, METHODS
+from ..tables import ends, select
+from ..task import SPLITS, Task
+from ..tasks import TASKS, labelled
+from .curves import main_rows, panel, tasks_with_branches
 from .style import (
-    COLORS,
     GREY,
     INK,
-    MARKERS,
-    NAMES,
-    SPLITS,
     Drawing,
     NothingToDraw,
     Tables,
@@ -27,6 +27,8 @@ from .style import (
     flops_scale,
     handle,
     heldout_handle,
+    legend_below,
+    methods_in,
     percent,
     points,
     record,
@@ -34,24 +36,27 @@ from .style import (
     styled,
 )
 
-METHODS = ("init", "sft", "rl")
-WIDTH = 0.66  # of a bar: an interval written above a low one must pass between its neighbours
-TASK_NAMES = {"general_points": "GeneralPoints", "navigation": "street navigation (V-IRL)"}
+WIDTH = 0.66  # of a bar; narrow enough for the interval written above a low bar to fit between its neighbours
+HEADLINE = ("GP-L", "V-IRL-L")
 
 
-def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[dict]:
-    """Init, SFT and RL of this run (filled; interval, seeds, difference to Init), and the paper's hollow.
+def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float] | None) -> list[dict]:
+    """Bars of this run (filled, with interval, seeds and difference to Init), and the paper's (hollow) beside them.
 
-    rows: end rows of one task variant and split. Returns the json records of what is drawn.
+    rows: end rows of one task and split. paper: method -> printed level in percent. Returns the JSON records.
     """
     series, init = [], select(rows, method="init")
     top = 0.0
-    for position, method in enumerate(METHODS):
+    # The paper's methods keep their places even if they were not run.
+    printed = [name for name in paper or () if name in METHODS]
+    ours = [name for name in METHODS if name in printed or name in methods_in(rows)]
+    for position, method in enumerate(ours):
         mine = select(rows, method=method)
         if mine.empty:
             continue
+        color = METHODS[method].color
         estimate = statistics.level_of(mine)
-        axes.bar(position, 100 * estimate.value, width=WIDTH, color=COLORS[method], label=method)
+        axes.bar(position, 100 * estimate.value, width=WIDTH, color=color, label=method)
         error_bar(axes, position, estimate, INK)
         spread = [position - 0.22 + 0.44 * i / max(len(mine) - 1, 1) for i in range(len(mine))]
         if len(mine) > 1:
@@ -63,22 +68,26 @@ def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[d
             item["minus_init"] = percent(gain)
             lines += [points(gain.value), f"[{points(gain.low)}, {points(gain.high)}]"]
         height = max(100 * estimate.high, 100 * mine["value"].max())
-        _label(axes, position, height, lines, COLORS[method])
+        _label(axes, position, height, lines, color)
         top = max(top, height)
         series.append(item)
-    for position, method in enumerate(METHODS, start=4):
-        axes.bar(position, paper[method], width=WIDTH, facecolor="white", edgecolor=COLORS[method],
-                 linewidth=1.5, hatch="////", label=f"paper {method}", alpha=0.85)  # fmt: skip
+    theirs = range(len(ours) + 1, len(ours) + 1 + len(printed))
+    for position, method in zip(theirs, printed, strict=True):
+        color = METHODS[method].color
+        axes.bar(position, paper[method], width=WIDTH, facecolor="white", edgecolor=color, linewidth=1.5,
+                 hatch="////", label=f"paper {method}", alpha=0.85)  # fmt: skip
         lines = [f"{paper[method]:.1f}"]
         if method != "init":
             lines.append(points((paper[method] - paper["init"]) / 100))
-        _label(axes, position, paper[method], lines, COLORS[method])
+        _label(axes, position, paper[method], lines, color)
         top = max(top, paper[method])
     axes.set_ylim(0, 1.28 * max(top, 1.0))
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])  # the room above is for labels
-    axes.set_xticks([0, 1, 2, 4, 5, 6], [NAMES[method] for method in METHODS] * 2)
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])  # none in the space for labels
+    axes.set_xticks([*range(len(ours)), *theirs], [METHODS[name].label for name in (*ours, *printed)])
     axes.tick_params(axis="x", length=0)
-    for center, text in ((1, "this run"), (5, "paper")):
+    centers = [((len(ours) - 1) / 2, "this run")]
+    centers += [((theirs[0] + theirs[-1]) / 2, "paper")] if printed else []
+    for center, text in centers:
         axes.annotate(text, (center, 0), xycoords=("data", "axes fraction"), xytext=(0, -21), color=GREY,
                       textcoords="offset points", ha="center", va="top", fontsize=9,
                       fontweight="bold")  # fmt: skip
@@ -86,7 +95,7 @@ def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float]) -> list[d
 
 
 def _label(axes: Axes, x: float, height: float, lines: list[str], color: str) -> None:
-    """Above a bar: the value, in bold the difference to Init, and that difference's interval."""
+    """Write above a bar: the value, the difference to Init in bold, and the interval of the difference."""
     looks = ((8.5, "normal", GREY, 3), (9.5, "bold", color, 14), (6.8, "normal", color, 27))
     for text, (size, weight, ink, above) in zip(lines, looks, strict=False):
         axes.annotate(text, (x, height), xytext=(0, above), textcoords="offset points", ha="center",
@@ -95,12 +104,12 @@ def _label(axes: Axes, x: float, height: float, lines: list[str], color: str) ->
 
 @styled
 def rule_ood_bars(tables: Tables) -> Drawing:
-    """Fig. 6: rule-OOD at the end of each branch, equal compute, with the difference to Init."""
-    groups = {name: ends(select(rows, split="rule_ood")) for name, rows in variants_with(tables).items()}
-    groups = {name: rows for name, rows in groups.items() if len(rows)}
+    """Fig. 6: rule-OOD at the end of each branch, at equal compute, with the difference to Init."""
+    groups = [(task, ends(select(rows, split="rule_ood"))) for task, rows in tasks_with_branches(tables)]
+    groups = [(task, rows) for task, rows in groups if len(rows)]
     if not groups:
         raise NothingToDraw("it needs end rows of experiment 'main', setting 'sampled', split rule_ood")
-    rows = pd.concat(groups.values())
+    rows = pd.concat([part for _, part in groups])
     title = "Fig. 6 · Under a new rule, at equal training compute"
     remarks = (
         "bold: difference to Init in points, with its CI",
@@ -113,25 +122,26 @@ def rule_ood_bars(tables: Tables) -> Drawing:
     for spare in grid.flat[len(groups) :]:
         spare.set_visible(False)
     series = []
-    for axes, (variant, part) in zip(grid.flat, groups.items(), strict=False):
-        series += [{"variant": variant} | item for item in bar_group(axes, part, published.FIG06[variant])]
-        axes.set_title(f"{variant} · {SPLITS['rule_ood']}")
-        axes.set_ylabel(axis_name(VARIANTS[variant].metric, VARIANTS[variant].task))
+    for axes, (task, part) in zip(grid.flat, groups, strict=False):
+        drawn = bar_group(axes, part, published.FIG06.get(task.label))
+        series += [{"variant": task.label} | item for item in drawn]
+        axes.set_title(f"{task.label} · {SPLITS['rule_ood'].label}")
+        axes.set_ylabel(axis_name(task.metric, task))
     return Drawing(figure, record("fig06", title, subtitle, tables.profile, series, published.FIG06))
 
 
 @styled
 def headline(tables: Tables) -> Drawing:
-    """Figs. 5 and 6 in one picture, for the README and for talks: GP-L alone in a row, or beside V-IRL-L."""
-    blocks = {}
-    for variant in ("GP-L", "V-IRL-L"):
-        rows = main_rows(tables, variant)
-        if set(METHODS) <= set(select(ends(rows), split="rule_ood")["method"]):
-            blocks[variant] = rows
+    """Figs. 5 and 6 combined, for the README and for talks: GP-L and V-IRL-L side by side, or one of them in a row."""
+    blocks = []
+    for task in map(labelled, HEADLINE):
+        rows = main_rows(tables, task)
+        if {"init", "sft", "rl"} <= set(select(ends(rows), split="rule_ood")["method"]):
+            blocks.append((task, rows))
     if not blocks:
         raise NothingToDraw("it needs GP-L or V-IRL-L rows of experiment 'main' for init, sft and rl")
-    rows = pd.concat(blocks.values())
-    names = " and ".join(TASK_NAMES[VARIANTS[variant].task] for variant in blocks)
+    rows = pd.concat([part for _, part in blocks])
+    names = " and ".join(task.words.title for task, _ in blocks)
     title = f"Same start, same training compute: what SFT and RL do to {names}"
     remarks = (
         "bold: difference to Init in points, with its CI",
@@ -150,30 +160,30 @@ def headline(tables: Tables) -> Drawing:
             for i in range(len(blocks))
         ]  # fmt: skip
     series = []
-    for axes, (variant, part) in zip(places, blocks.items(), strict=True):
-        series += [{"variant": variant} | item for item in _block(axes, part, variant)]
-    handles = [handle(method) for method in METHODS]
+    for axes, (task, part) in zip(places, blocks, strict=True):
+        series += [{"variant": task.label} | item for item in _block(axes, part, task)]
+    handles = [handle(method) for method in methods_in(rows)]
     if len(select(rows, split="heldout")):
         handles.append(heldout_handle(rows))
     handles.append(Patch(facecolor="white", edgecolor=GREY, hatch="////", label="paper"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    paper = {variant: published.FIG06[variant] for variant in blocks}
+    legend_below(figure, handles, len(handles))
+    paper = {task.label: published.FIG06[task.label] for task, _ in blocks}
     return Drawing(figure, record("headline", title, subtitle, tables.profile, series, paper))
 
 
-def _block(places, rows: pd.DataFrame, variant: str) -> list[dict]:
-    """One task: ID and rule-OOD over compute, and the end points beside the paper's."""
+def _block(places, rows: pd.DataFrame, task: Task) -> list[dict]:
+    """One task: ID and rule-OOD over compute, and the end points beside the paper's. Returns the JSON records."""
     left, middle, right = places
     unit, label = flops_scale(rows["train_flops"].max())
     series = []
     for axes, split in ((left, "id"), (middle, "rule_ood")):
         series += panel(axes, rows, split, unit)
-        axes.set_title(f"{variant} · {SPLITS[split]}")
+        axes.set_title(f"{task.label} · {SPLITS[split].label}")
         axes.set_xlabel(label)
-    series += bar_group(right, ends(select(rows, split="rule_ood")), published.FIG06[variant])
-    right.set_title(f"{variant} · OOD: the end points, and the paper's")
+    series += bar_group(right, ends(select(rows, split="rule_ood")), published.FIG06[task.label])
+    right.set_title(f"{task.label} · OOD: the end points, and the paper's")
     for axes in (left, right):
-        axes.set_ylabel(axis_name(VARIANTS[variant].metric, VARIANTS[variant].task))
+        axes.set_ylabel(axis_name(task.metric, task))
     return series
 
 
@@ -186,56 +196,58 @@ PROTOCOLS = {
 
 @styled
 def protocols(tables: Tables) -> Drawing:
-    """Own figure: the same checkpoints by the paper's protocol, greedy, and with one attempt.
+    """Own figure: the same checkpoints under the paper's protocol, with greedy decoding, and with one attempt.
 
-    In success for every task, whole routes in navigation: a single attempt has no other metric.
+    The metric is success for every task (whole routes in navigation), because a single attempt has no other metric.
     """
-    parts = {variant: _by_protocol(tables, variant) for variant in VARIANTS}
-    parts = {variant: rows for variant, rows in parts.items() if rows["setting"].nunique() > 1}
+    parts = [(task, _by_protocol(tables, task)) for task in TASKS.values()]
+    parts = [(task, rows) for task, rows in parts if rows["setting"].nunique() > 1]
     if not parts:
         raise NothingToDraw("it needs end rows of setting 'greedy' or 'single' beside 'sampled'")
-    rows = pd.concat(parts.values())
+    rows = pd.concat([part for _, part in parts])
     splits = [split for split in SPLITS if len(select(rows, split=split))]
     title = "Evaluation protocols · The same checkpoints, sampled, greedy and with one attempt"
-    subtitle = caption(tables.profile, rows, "lines", ", ".join(parts))
+    subtitle = caption(tables.profile, rows, "lines", ", ".join(task.label for task, _ in parts))
     figure = canvas(3.0 * len(splits) + 0.6, 2.9 * len(parts) + 0.2, title, subtitle)
     grid = figure.subplots(len(parts), len(splits), squeeze=False)
     series = []
-    for line, (variant, part) in zip(grid, parts.items(), strict=True):
+    for line, (task, part) in zip(grid, parts, strict=True):
         for axes, split in zip(line, splits, strict=True):
             here = select(part, split=split)
             if here.empty:
                 axes.set_visible(False)
                 continue
-            series += [{"variant": variant} | item for item in _protocol_panel(axes, here)]
-            axes.set_title(f"{variant} · {split_name(split, VARIANTS[variant].task)}")
-        line[0].set_ylabel(axis_name("success", VARIANTS[variant].task))
-    handles = [handle(method, linestyle="none") for method in METHODS]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+            series += [{"variant": task.label} | item for item in _protocol_panel(axes, here)]
+            axes.set_title(f"{task.label} · {split_name(split, task)}")
+        line[0].set_ylabel(axis_name("success", task))
+    handles = [handle(method, linestyle="none") for method in methods_in(rows)]
+    legend_below(figure, handles, len(handles))
     return Drawing(figure, record("protocols", title, subtitle, tables.profile, series, None))
 
 
-def _by_protocol(tables: Tables, variant: str) -> pd.DataFrame:
-    """The end rows of a variant under every protocol, in the metric that all of them have."""
-    task = VARIANTS[variant]
+def _by_protocol(tables: Tables, task: Task) -> pd.DataFrame:
+    """The end rows of a task under every protocol, in success, the metric that all of them have."""
     return ends(select(
-        tables.metrics, task=task.task, modality=task.modality, experiment="main", metric="success",
-        method=list(METHODS), setting=list(PROTOCOLS),
+        tables.metrics, task=task.name, modality=task.modality, experiment="main", metric="success",
+        setting=list(PROTOCOLS),
     ))  # fmt: skip
 
 
 def _protocol_panel(axes: Axes, rows: pd.DataFrame) -> list[dict]:
-    """Init, SFT and RL of one split under each protocol that was run."""
+    """The methods on one split under each protocol that was run, side by side in the order of `METHODS`."""
     series = []
     shown = [name for name in PROTOCOLS if len(select(rows, setting=name))]
+    methods = methods_in(rows)
+    shifts = np.linspace(-0.22, 0.22, len(methods)) if len(methods) > 1 else [0.0]
     for place, setting in enumerate(shown):
-        for shift, method in zip((-0.22, 0, 0.22), METHODS, strict=True):
+        for shift, method in zip(shifts, methods, strict=True):
+            color, marker = METHODS[method].color, METHODS[method].marker
             estimate = statistics.level_of(select(rows, setting=setting, method=method))
             if estimate is None:
                 continue
-            error_bar(axes, place + shift, estimate, COLORS[method], linewidth=2)
-            axes.plot(place + shift, 100 * estimate.value, marker=MARKERS[method], color=COLORS[method],
-                      markersize=9 if method == "init" else 5.5, markeredgecolor="white",
+            error_bar(axes, place + shift, estimate, color, linewidth=2)
+            axes.plot(place + shift, 100 * estimate.value, marker=marker, color=color,
+                      markersize=9 if method == INIT.name else 5.5, markeredgecolor="white",
                       markeredgewidth=0.6, zorder=5, label=f"{method} {setting}", clip_on=False)  # fmt: skip
             item = {"method": method, "setting": setting, "split": rows["split"].iloc[0]}
             series.append(item | percent(estimate))

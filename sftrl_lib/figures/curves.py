@@ -2,8 +2,7 @@
 
 Paper: smoothed lines (Savitzky-Golay, order 3), raw values not shown. Ours: the mean over seeds at every
 checkpoint with its 95 % interval as a band and each seed as a faint dot; `smooth=True` adds the paper's
-smoothing as a guide.
-Compute counts Init's, so every branch starts at the star.
+smoothing as a guide. Compute includes that of Init, so every branch starts at the star.
 """
 
 from __future__ import annotations
@@ -14,61 +13,62 @@ from matplotlib.patches import Patch, Rectangle
 
 from .. import published
 from ..claims import statistics
-from ..tables import VARIANTS, select
+from ..methods import METHODS
+from ..tables import select
+from ..task import SPLITS, Task
+from ..tasks import TASKS, labelled
 from .style import (
-    COLORS,
     GREY,
-    MARKERS,
-    NAMES,
-    SPLITS,
     Drawing,
     NothingToDraw,
     Tables,
     axis_name,
+    branches_in,
     canvas,
     caption,
     flops_scale,
     handle,
     heldout_handle,
+    legend_below,
     line_handle,
+    methods_in,
     paper_handle,
     record,
     styled,
 )
 
-STRIP = 0.946  # middle of the paper's strip, as a share of the axes' width
+STRIP = 0.946  # middle of the paper's strip, as a fraction of the axes' width
 Curve = list[tuple[float, statistics.Estimate]]  # train FLOPs and estimate, checkpoint by checkpoint
 
 
-def main_rows(tables: Tables, variant: str, metric: str = "") -> pd.DataFrame:
-    """The paper's protocol (main experiment, sampled) of one task variant, in the variant's own metric."""
-    task = VARIANTS[variant]
+def main_rows(tables: Tables, task: Task, metric: str = "") -> pd.DataFrame:
+    """Rows of one task under the paper's protocol (main experiment, sampled), in `metric` or the task's own."""
     return select(
-        tables.metrics, task=task.task, modality=task.modality, experiment="main", setting="sampled",
+        tables.metrics, task=task.name, modality=task.modality, experiment="main", setting="sampled",
         metric=metric or task.metric,
     )  # fmt: skip
 
 
 def curve(rows: pd.DataFrame, start: pd.DataFrame | None = None) -> Curve:
-    """Mean and interval over seeds at every checkpoint of `rows`, preceded by `start` (Init) where it is given."""
+    """Mean and interval over seeds at every checkpoint of `rows`, preceded by `start` (Init) if given."""
     rows = pd.concat([start, rows]) if start is not None and len(start) else rows
     return [(group["train_flops"].mean(), statistics.level_of(group)) for _, group in rows.groupby(checkpoints(rows))]
 
 
 def checkpoints(rows: pd.DataFrame) -> pd.Series:
-    """The number of each row's checkpoint within its seed. Seeds reach equal compute at unequal numbers of steps."""
+    """The number of each row's checkpoint within its seed, because seeds reach equal compute at different steps."""
     return rows.groupby("seed")["step"].rank(method="dense")
 
 
 def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float, method: str, **look) -> dict:
-    """One branch from Init on: band, line through the means, every seed as a dot. Returns its json record."""
+    """One branch starting at Init: band, line through the means, one dot per seed. Returns its JSON record."""
     look = {
-        "color": COLORS[method],
+        "color": METHODS[method].color,
         "linestyle": "-",
-        "marker": MARKERS[method],
+        "marker": METHODS[method].marker,
         "size": 4.6,
         "smooth": False,
-        "band": False,  # dashed lines go without, unless they are asked for
+        "band": False,  # of a dashed line; solid lines always have one
     } | look
     points = curve(rows, start)
     x = [flops / unit for flops, _ in points]
@@ -96,19 +96,17 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float,
 
 
 def panel(axes: Axes, rows: pd.DataFrame, split: str, unit: float, smooth: bool = False) -> list[dict]:
-    """SFT, RL and the Init star on one split; on the ID panel held-out hands too, dashed."""
+    """Every branch and the Init star on one split; the ID panel also has held-out instances, dashed."""
     series = []
     for part in (split, "heldout") if split == "id" else (split,):
         here = select(rows, split=part)
         init = select(here, method="init")
-        for method in ("sft", "rl"):
-            branch = select(here, method=method)
-            if len(branch):
-                look = {
-                    "linestyle": "-" if part == split else (0, (4, 2)),
-                    "smooth": smooth and part == split,
-                }
-                series.append(draw_curve(axes, branch, init, unit, method, **look))
+        for method in branches_in(here):
+            look = {
+                "linestyle": "-" if part == split else (0, (4, 2)),
+                "smooth": smooth and part == split,
+            }
+            series.append(draw_curve(axes, select(here, method=method), init, unit, method, **look))
         if part == split and len(init):
             draw_star(axes, init, unit)
     axes.set_ylim(bottom=0)
@@ -117,13 +115,13 @@ def panel(axes: Axes, rows: pd.DataFrame, split: str, unit: float, smooth: bool 
 
 
 def draw_star(axes: Axes, init: pd.DataFrame, unit: float) -> None:
-    """Init, the checkpoint from which both branches start."""
+    """Init, the checkpoint from which the branches start."""
     axes.scatter(init["train_flops"].mean() / unit, 100 * init["value"].mean(), marker="*", s=190, zorder=6,
-                 color=COLORS["init"], edgecolor="white", linewidth=0.8, label="init")  # fmt: skip
+                 color=METHODS["init"].color, edgecolor="white", linewidth=0.8, label="init")  # fmt: skip
 
 
 def paper_strip(axes: Axes) -> None:
-    """A strip at the right for what the paper prints: its compute is not on our scale. Its middle is STRIP."""
+    """A strip on the right, centred on STRIP, for the paper's values, because its compute is on another scale."""
     left, right = axes.get_xlim()
     axes.set_xticks([tick for tick in axes.get_xticks() if left <= tick <= right])
     axes.set_xlim(left, right + 0.12 * (right - left))
@@ -132,19 +130,19 @@ def paper_strip(axes: Axes) -> None:
 
 
 def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
-    """The paper's end values, hollow, in a strip of their own."""
+    """The paper's end values (method -> percent), hollow, in a strip of their own."""
     paper_strip(axes)
-    for method in ("init", "sft", "rl"):
+    for method, value in values.items():
         axes.scatter(
-            STRIP, values[method], transform=axes.get_yaxis_transform(), marker=MARKERS[method],
-            s=100 if method == "init" else 30, facecolor="white", edgecolor=COLORS[method], linewidth=1.3, zorder=6,
-            clip_on=False, label=f"paper {method}",
+            STRIP, value, transform=axes.get_yaxis_transform(), marker=METHODS[method].marker,
+            s=100 if method == "init" else 30, facecolor="white", edgecolor=METHODS[method].color, linewidth=1.3,
+            zorder=6, clip_on=False, label=f"paper {method}",
         )  # fmt: skip
     axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * max(values.values())))
 
 
 def draw_paper_range(axes: Axes, values: list[float]) -> None:
-    """The range of the paper's axis, which is all that some of its figures print, as a hollow bar in a strip."""
+    """The range of the paper's axis, for figures of which nothing else can be read, as a hollow bar in a strip."""
     paper_strip(axes)
     low, high = values
     axes.add_patch(Rectangle(
@@ -154,17 +152,18 @@ def draw_paper_range(axes: Axes, values: list[float]) -> None:
     axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * high))
 
 
-def variants_with(tables: Tables, metric: str = "", methods: tuple = ("sft", "rl")) -> dict[str, pd.DataFrame]:
-    """Main rows of the task variants that have at least one trained branch, in the paper's order."""
-    rows = {variant: main_rows(tables, variant, metric) for variant in VARIANTS}
-    return {variant: part for variant, part in rows.items() if len(select(part, method=list(methods)))}
+def tasks_with_branches(tables: Tables, metric: str = "") -> list[tuple[Task, pd.DataFrame]]:
+    """The tasks that have at least one trained branch, with their main rows, the paper's first."""
+    rows = [(task, main_rows(tables, task, metric)) for task in TASKS.values()]
+    return [(task, part) for task, part in rows if branches_in(part)]
 
 
 @styled
 def whole_routes(tables: Tables) -> Drawing:
     """Fig. 1: V-IRL-L, the share of routes walked to the end; ID dashed, OOD solid; the paper's curves beside ours."""
-    rows = select(main_rows(tables, "V-IRL-L", "success"), split=["id", "rule_ood"])
-    if select(rows, method=["sft", "rl"]).empty:
+    task = labelled(published.FIGURE_OF[1])
+    rows = select(main_rows(tables, task, "success"), split=["id", "rule_ood"])
+    if not branches_in(rows):
         raise NothingToDraw("it needs V-IRL-L rows of experiment 'main', metric success, method sft or rl")
     title = "Fig. 1 · Routes walked to the destination, over training compute"
     remark = "hollow: the paper's curves, digitised (about ±0.5 points), no intervals"
@@ -173,26 +172,28 @@ def whole_routes(tables: Tables) -> Drawing:
     ours, theirs = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
     unit, label = flops_scale(rows["train_flops"].max())
     series = []
-    for method in ("sft", "rl"):
+    for method in branches_in(rows):
+        look = METHODS[method]
         for split, line in _ROUTE_LINES.items():
             here = select(rows, split=split)
             branch = select(here, method=method)
             if len(branch):
                 init = select(here, method="init")
                 series.append(draw_curve(ours, branch, init, unit, method, linestyle=line, band=True))
-            theirs.plot(
-                *zip(*published.FIG01[method][split], strict=True), color=COLORS[method], linestyle=line,
-                linewidth=1.3, marker=MARKERS[method], markersize=5, markerfacecolor="white", clip_on=False,
-                label=f"paper {method} {split}",
-            )  # fmt: skip
+            if paper := published.FIG01.get(method):
+                theirs.plot(
+                    *zip(*paper[split], strict=True), color=look.color, linestyle=line, linewidth=1.3,
+                    marker=look.marker, markersize=5, markerfacecolor="white", clip_on=False,
+                    label=f"paper {method} {split}",
+                )  # fmt: skip
     for split in _ROUTE_LINES:
         if len(init := select(rows, split=split, method="init")):
             draw_star(ours, init, unit)
-    ours.set(xlabel=label, ylabel=axis_name("success", "navigation"), title="This run", ylim=(0, 103))
+    ours.set(xlabel=label, ylabel=axis_name("success", task), title="This run", ylim=(0, 103))
     theirs.set(xlabel=r"training compute ($10^{9}$ GFLOPs)", title="The paper", xlim=(0, None))
-    handles = [handle(method) for method in ("init", "sft", "rl") if len(select(rows, method=method))]
+    handles = [handle(method) for method in methods_in(rows)]
     handles += [line_handle("ID: the training rule", dashed=True), line_handle("OOD: a new rule")]
-    figure.legend(handles=[*handles, paper_handle()], loc="outside lower center", ncols=len(handles) + 1)
+    legend_below(figure, [*handles, paper_handle()], len(handles) + 1)
     return Drawing(figure, record("fig01", title, subtitle, tables.profile, series, published.FIG01))
 
 
@@ -201,12 +202,13 @@ _ROUTE_LINES = {"id": (0, (4, 2)), "rule_ood": "-"}  # as in the paper
 
 @styled
 def image_routes(tables: Tables) -> Drawing:
-    """Fig. 18: V-IRL-VL, the share of routes walked to the end, by the training rule and by a new one.
+    """Fig. 18: V-IRL-VL, the share of routes walked to the end, under the training rule and under a new one.
 
-    Paper: only the axes can be read, and that both methods end at 1 % at most under the new rule.
+    Paper: only the axes can be read, and that both methods end at 1 % or less under the new rule.
     """
-    rows = select(main_rows(tables, "V-IRL-VL", "success"), split=["id", "heldout", "rule_ood"])
-    if select(rows, method=["sft", "rl"]).empty:
+    task = labelled(published.FIGURE_OF[18])
+    rows = select(main_rows(tables, task, "success"), split=["id", "heldout", "rule_ood"])
+    if not branches_in(rows):
         raise NothingToDraw("it needs V-IRL-VL rows of experiment 'main', metric success, method sft or rl")
     title = "Fig. 18 · Routes walked to the destination, seeing the streets"
     remark = "hatched: the range of the paper's axis, of which no values are printed"
@@ -218,8 +220,8 @@ def image_routes(tables: Tables) -> Drawing:
         series += panel(axes, rows, split, unit)
         axes.set_ylim(top=max(5.0, axes.get_ylim()[1]))
         draw_paper_range(axes, published.FIG18[f"{split}_success_axis"])
-        axes.set(xlabel=label, title=SPLITS[split])
-    figure.axes[0].set_ylabel(axis_name("success", "navigation"))
+        axes.set(xlabel=label, title=SPLITS[split].label)
+    figure.axes[0].set_ylabel(axis_name("success", task))
     legend(figure, rows, paper_axis_handle())
     return Drawing(figure, record("fig18", title, subtitle, tables.profile, series, published.FIG18))
 
@@ -230,26 +232,27 @@ def paper_axis_handle() -> Patch:
 
 @styled
 def main_curves(tables: Tables, smooth: bool = False) -> Drawing:
-    """Fig. 5: ID (top) and rule-OOD (bottom) over training compute, one column a task variant."""
-    columns = variants_with(tables)
+    """Fig. 5: ID (top) and rule-OOD (bottom) over training compute, one column per task variant."""
+    columns = tasks_with_branches(tables)
     if not columns:
         raise NothingToDraw("it needs rows of experiment 'main', setting 'sampled', method sft or rl")
-    rows = pd.concat(columns.values())
+    rows = pd.concat([part for _, part in columns])
     title = "Fig. 5 · In and out of distribution over training compute"
     remark = "hollow: where the paper's runs end (its compute is on another scale)"
     subtitle = caption(tables.profile, rows, "bands", "dots: single seeds", remark)
     figure = canvas(max(6.4, 0.9 + 3.1 * len(columns)), 5.6, title, subtitle)
     grid = figure.subplots(2, len(columns), squeeze=False, sharex="col")
     series = []
-    for index, (variant, part) in enumerate(columns.items()):
+    for index, (task, part) in enumerate(columns):
         unit, label = flops_scale(part["train_flops"].max())
         for row, split in enumerate(("id", "rule_ood")):
             axes = grid[row, index]
             drawn = panel(axes, part, split, unit, smooth)
-            series += [{"variant": variant} | item for item in drawn]
-            axes.set_title(f"{variant} · {SPLITS[split]}")
-            axes.set_ylabel(axis_name(VARIANTS[variant].metric, VARIANTS[variant].task))
-        draw_paper_ends(grid[1, index], published.FIG06[variant])
+            series += [{"variant": task.label} | item for item in drawn]
+            axes.set_title(f"{task.label} · {SPLITS[split].label}")
+            axes.set_ylabel(axis_name(task.metric, task))
+        if paper := published.FIG06.get(task.label):
+            draw_paper_ends(grid[1, index], paper)
         grid[1, index].set_xlabel(label)
     legend(figure, rows, paper_handle())
     paper = {"end_of_curve": published.FIG06, "axes": published.FIG05}
@@ -257,23 +260,24 @@ def main_curves(tables: Tables, smooth: bool = False) -> Drawing:
 
 
 def legend(figure, rows: pd.DataFrame, *more) -> None:
-    """One legend below all panels, with only what the rows hold."""
-    handles = [handle(method) for method in ("init", "sft", "rl") if len(select(rows, method=method))]
+    """One legend below all panels, with the methods and splits in the rows, then `more`."""
+    handles = [handle(method) for method in methods_in(rows)]
     if len(select(rows, split="heldout")):
         handles.append(heldout_handle(rows))
-    figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=len(handles) + len(more))
+    legend_below(figure, [*handles, *more], len(handles) + len(more))
 
 
 @styled
 def suboptimal(tables: Tables) -> Drawing:
     """Fig. 15: SFT on trajectories with errors and corrections; the main experiment's SFT beside it."""
+    task = labelled(published.FIGURE_OF[15])
     rows = select(
-        tables.metrics, task="general_points", modality="text", experiment="suboptimal", method="sft_suboptimal",
+        tables.metrics, task=task.name, modality=task.modality, experiment="suboptimal", method="sft_suboptimal",
         metric="success",
     )  # fmt: skip
     if rows.empty:
         raise NothingToDraw("it needs GP-L rows of experiment 'suboptimal', method sft_suboptimal")
-    main = select(main_rows(tables, "GP-L"), seed=sorted(rows["seed"].unique()))
+    main = select(main_rows(tables, task), seed=sorted(rows["seed"].unique()))
     title = "Fig. 15 · SFT on sub-optimal, error-correcting trajectories"
     remark = "the paper prints its conclusion (ID rises, OOD falls) but no values"
     subtitle = caption(tables.profile, rows, "bands", "GP-L", remark)
@@ -290,12 +294,11 @@ def suboptimal(tables: Tables) -> Drawing:
                 series.append(draw_curve(axes, branch, init, unit, method))
         if len(init):
             draw_star(axes, init, unit)
-        axes.set_title(SPLITS[split])
+        axes.set_title(SPLITS[split].label)
         axes.set_xlabel(label)
         axes.set_ylim(bottom=0)
     grid[0].set_ylabel("success rate (%)")
-    methods = [name for name in ("init", "sft", "sft_suboptimal") if len(select(shown, method=name))]
-    names = NAMES | {"sft": "SFT on expert answers"}
-    handles = [handle(name, label=names[name]) for name in methods]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    names = {"sft": "SFT on expert answers"}
+    handles = [handle(name, label=names.get(name, METHODS[name].label)) for name in methods_in(shown)]
+    legend_below(figure, handles, len(handles))
     return Drawing(figure, record("fig15", title, subtitle, tables.profile, series, published.FIG15))

@@ -1,6 +1,6 @@
-"""Every figure by its number in the paper (our own by name): draw one, or all that a profile's tables allow.
+"""All figures by their number in the paper (our own by name): draw one, or all that a profile's tables allow.
 
-Figures are functions of the tables and transcripts: they train nothing and read nothing else.
+A figure is a function of the tables, the transcripts and their pictures, and reads nothing else.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 
-from .. import doctor, tables
-from . import ablations, bars, curves, examples, maps, mechanism, transcripts, tuning, visual
+from .. import doctor, paths, tables
+from . import ablations, bars, curves, examples, failures, maps, mechanism, tuning, visual
 from .style import Drawing, NothingToDraw, Tables, save_figure
 
 FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
@@ -31,8 +31,8 @@ FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
     17: tuning.rl_tuning,
     18: curves.image_routes,
     19: tuning.overfitted,
-    20: transcripts.failure_without_sft,
-    21: transcripts.failure_of_sft,
+    20: failures.failure_without_sft,
+    21: failures.failure_of_sft,
     "headline": bars.headline,
     "mechanism": mechanism.mechanism,
     "protocols": bars.protocols,
@@ -41,12 +41,12 @@ FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
 
 
 def read(profile: str) -> Tables:
-    """What the figures of a profile are drawn from. Raises TableError if there is no valid table."""
-    return Tables(profile, tables.read_metrics(profile), tables.read_transcripts(profile))
+    """The inputs of a profile's figures. Raises TableError if there is no valid table."""
+    return Tables(profile, tables.read_metrics(profile), tables.read_transcripts(profile), paths.pictures(profile))
 
 
 def file_name(number: int | str) -> str:
-    """`fig05` for 5, `headline` for our own. Raises ValueError for a figure that is not drawn here."""
+    """`fig05` for 5, `headline` for our own. Raises ValueError for an unknown figure."""
     if number not in FIGURES:
         raise ValueError(f"There is no figure {number!r}; the figures are {', '.join(map(str, FIGURES))}.")
     return f"fig{number:02d}" if isinstance(number, int) else number
@@ -61,7 +61,10 @@ def draw(number: int | str, profile: str, **options: object) -> Drawing:
 
 
 def draw_all(profile: str) -> list[str]:
-    """Draw and save every figure that the tables have rows for, on all cores; print what was skipped and why."""
+    """Draw and save every figure that the tables have rows for, on all cores; return the names of those drawn.
+
+    Prints which figures were skipped and why.
+    """
     written = []
     with ProcessPoolExecutor(doctor.cores()) as pool:
         for name, reason in pool.map(_draw_if_possible, FIGURES, repeat(read(profile))):
@@ -74,7 +77,7 @@ def draw_all(profile: str) -> list[str]:
 
 
 def _draw_if_possible(number: int | str, data: Tables) -> tuple[str, str | None]:
-    """(file name, why it was not drawn); None if it was."""
+    """(file name, why it was skipped, or None if it was drawn)."""
     name = file_name(number)
     try:
         save_figure(FIGURES[number](data), name, data.profile)

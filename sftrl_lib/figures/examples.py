@@ -1,109 +1,88 @@
-"""Figs. 11-14: the prompt, the answers and the verifier's words, a real exchange of each task variant.
+"""Figs. 11-14: one real exchange per task: the prompt, the answers and the verifier's messages.
 
-Paper: one example a variant, written for print (with slips, see `published.EXAMPLES`). Ours: an exchange that the
-run kept, if there is one with an error, the verifier's feedback and the correction. One function sets all four;
-those of the image variants appear once a run has kept transcripts of them.
+Paper: one example per variant, written for print (with slips, see `published.EXAMPLES`). Ours: an exchange from the
+transcripts, if possible one with an error, the verifier's feedback and the correction.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-
 import numpy as np
+from PIL import Image
 
 from .. import published
-from ..points.cards import draw_hand
-from ..tables import VARIANTS
-from ..tasks import street_views
-from ..virl.city import load_city
-from .exchanges import exchanges
-from .page import ANSWER, PROMPT, Block, cut, heard, middle_cut, set_page, source, verdict, wrapped
-from .style import COLORS, GREY, Drawing, NothingToDraw, Tables, record, styled
+from ..methods import METHODS
+from ..task import Task
+from ..tasks import labelled
+from ..transcripts import best_example, picture_name
+from .page import (
+    ANSWER,
+    PROMPT,
+    Block,
+    cut,
+    heard,
+    middle_cut,
+    set_page,
+    source,
+    verdict,
+    wrapped,
+)
+from .style import GREY, Drawing, NothingToDraw, Tables, record, styled
 
-ASKED = (30, 16)  # lines of the prompt that are shown from its beginning and from its end
-ANSWERED = 12  # lines of one answer
-_RULES = {  # the words of a prompt that state the rule
-    "general_points": re.compile(r"'J', 'Q', and 'K' count as [^.,]*(?:, '\d+', and '\d+' respectively)?"),
-    "navigation": re.compile(r"x ?∈ ?\[[^\]\n]*\]"),
-}
-_METHODS = ("rl", "init", "sft")  # whose exchange is shown, best first
+ASKED = (30, 16)  # most lines of the prompt shown: from its start, from its end
+ANSWERED = 12  # most lines of one answer shown
 
 
-def example(tables: Tables, variant: str) -> Drawing:
-    """One exchange of a task variant as a page."""
-    found = min(_candidates(tables.transcripts, variant), key=lambda item: item[0], default=None)
+def example(tables: Tables, task: Task) -> Drawing:
+    """One exchange of a task as a page. Raises NothingToDraw if the transcripts have none."""
+    found = best_example(tables.transcripts, task)
     if found is None:
-        raise NothingToDraw(f"it needs a {variant} transcript of experiment 'main', setting 'sampled'")
-    _, episode, turns = found
-    number = published.EXAMPLES["figures"][variant]
-    title = f"Fig. {number} · {variant}: a prompt, the answers and the verifier"
+        raise NothingToDraw(f"it needs a {task.label} transcript of experiment 'main', setting 'sampled'")
+    episode, turns = found
+    number = published.EXAMPLES["figures"].get(task.label)
+    name = f"fig{number}" if number else f"example-{task.key}"
+    title = f"{f'Fig. {number} · ' if number else ''}{task.label}: a prompt, the answers and the verifier"
     subtitle = f"{source(tables.profile, episode)} · tinted: the rule that the prompt states"
-    if VARIANTS[variant].modality == "image":
-        drawn = "larger and tidier" if "suits" in episode else "larger"
-        subtitle += f" · the picture is drawn {drawn} than the model saw it"
-    asked = middle_cut(wrapped(heard(turns[0]), _RULES[episode["task"]]), *ASKED)
+    if task.modality == "image":
+        subtitle += f" · {task.words.picture}"
+    asked = middle_cut(wrapped(heard(turns[0]), task.words.rule), *ASKED)
     blocks = [Block("prompt", GREY, asked, box=PROMPT)]
     for index, turn in enumerate(turns):
         answer = cut(wrapped(turn.get("output", "")), ANSWERED)
-        name = "answer" if len(turns) == 1 else f"attempt {index + 1}"
-        blocks.append(Block(name, COLORS[episode["method"]], answer, box=ANSWER))
+        speaker = "answer" if len(turns) == 1 else f"attempt {index + 1}"
+        blocks.append(Block(speaker, METHODS[episode["method"]].color, answer, box=ANSWER))
         blocks.append(verdict(turns, index))
-    figure = set_page(title, subtitle, blocks, episode, picture(episode, turns[0]))
+    figure = set_page(title, subtitle, blocks, episode, picture(tables, episode, turns[0]))
     series = [episode | {"turns": turns}]
-    return Drawing(figure, record(f"fig{number}", title, subtitle, tables.profile, series, published.EXAMPLES))
+    return Drawing(figure, record(name, title, subtitle, tables.profile, series, published.EXAMPLES))
 
 
-def picture(episode: dict, turn: dict) -> np.ndarray | None:
-    """What is in the picture of an image variant's exchange, at a size for people; None in text.
-
-    The hand lies tidily here: how its cards lay is not in the transcript. A street view is as it was.
-    """
-    if "suits" in episode:
-        return draw_hand(episode["cards"], episode["suits"], (360, 720))
-    if episode["modality"] == "image" and "headings" in episode:
-        place, heading = episode["path"][turn["position"]], episode["headings"][turn["position"]]
-        return street_views(load_city(episode["city"])).grid(tuple(place), heading, 448, gap=6)
-    return None
+def picture(tables: Tables, episode: dict, turn: dict) -> np.ndarray | None:
+    """The picture of a turn, (height, width, 3) uint8, as stored with the tables; None if none was stored."""
+    if tables.pictures is None:
+        return None
+    path = tables.pictures / f"{picture_name(episode, turn)}.png"
+    return np.asarray(Image.open(path).convert("RGB")) if path.is_file() else None
 
 
 @styled
 def gp_vl(tables: Tables) -> Drawing:
     """Fig. 11."""
-    return example(tables, "GP-VL")
+    return example(tables, labelled("GP-VL"))
 
 
 @styled
 def gp_l(tables: Tables) -> Drawing:
     """Fig. 12."""
-    return example(tables, "GP-L")
+    return example(tables, labelled("GP-L"))
 
 
 @styled
 def v_irl_vl(tables: Tables) -> Drawing:
     """Fig. 13."""
-    return example(tables, "V-IRL-VL")
+    return example(tables, labelled("V-IRL-VL"))
 
 
 @styled
 def v_irl_l(tables: Tables) -> Drawing:
     """Fig. 14."""
-    return example(tables, "V-IRL-L")
-
-
-def _candidates(transcripts: list[dict], variant: str) -> Iterator[tuple[tuple, dict, list[dict]]]:
-    """Every exchange of a variant with its rank, best lowest.
-
-    Best: an error, then the correction; under the new rule; by RL; in navigation at a turn; with few attempts.
-    """
-    task = VARIANTS[variant]
-    wanted = {"task": task.task, "modality": task.modality, "experiment": "main", "setting": "sampled"}
-    for number, episode in enumerate(transcripts):
-        if any(episode[key] != value for key, value in wanted.items()) or episode["method"] not in _METHODS:
-            continue
-        for place, turns in enumerate(exchanges(episode)):
-            solved = turns[-1].get("outcome") == "correct"
-            straight = not str(turns[0].get("expert_action", "turn")).startswith("turn")
-            rank = (not solved, len(turns) == 1, episode["split"] != "rule_ood", straight,
-                    _METHODS.index(episode["method"]), len(turns), place == 0, place, number)  # fmt: skip
-            yield rank, episode, turns
+    return example(tables, labelled("V-IRL-L"))

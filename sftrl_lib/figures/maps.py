@@ -1,11 +1,12 @@
-"""Fig. 4: one real episode of V-IRL on a map: the route, the landmarks, and what the model saw and did.
+"""Fig. 4: one real episode of V-IRL on a map: the route, the landmarks, the observations and the actions.
 
-Paper: a hand-made picture of one route (The Dutch, Lola Taverna, Shuka). Ours: an episode that the run kept. The
-streets are those of the generated city, whose panoramas lie about 10 m apart along them.
+Paper: a hand-made picture of one route (The Dutch, Lola Taverna, Shuka). Ours: an episode from the transcripts. The
+streets are those of the generated city, with panoramas about 10 m apart.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -16,85 +17,76 @@ from matplotlib.collections import LineCollection
 from scipy.spatial import cKDTree
 
 from .. import published
-from ..virl import City, Route, load_city
+from ..methods import METHODS
+from ..transcripts import exchanges, observation, picture_name
 from ..virl.rails import SPATIAL
-from ..virl.schema import NO_LANDMARK
+from ..virl.streets import METRES_PER_DEGREE
 from ..virl.verifier import read_answer
-from .exchanges import exchanges, observation
 from .page import feedback, heard, printable, source, wrapped
-from .style import COLORS, GREY, INK, RIGHT, WRONG, Drawing, NothingToDraw, Tables, canvas, record, styled
+from .style import (
+    GREY,
+    INK,
+    RIGHT,
+    WRONG,
+    Drawing,
+    NothingToDraw,
+    Tables,
+    canvas,
+    record,
+    styled,
+)
 
 LAND, STREET, KERB = "#f3f1ec", "#ffffff", "#dfdbd3"
-NEIGHBOURS = 13.0  # metres: panoramas closer than this lie on the same street
+NEIGHBOURS = 13.0  # metres; panoramas closer than this are on the same street
 MARGIN = 75.0  # metres around the route
-CORNER = 20.0  # metres from a crossing to its landmark's label
-SIZE = 6.4  # inches of the map's side
-TEXT = 6.6  # inches of the column beside it
-LINE = (0.17, 0.21)  # least and most inches from line to line in that column
-WIDTH = 84  # characters of a line in that column
-METRES_PER_DEGREE = 111_320.0
-_METHODS = ("rl", "sft", "init")
+CORNER = 20.0  # metres from a crossing to its landmark
+SIZE = 6.4  # side of the map, inches
+TEXT = 6.6  # width of the text column beside it, inches
+LINE = (0.17, 0.21)  # smallest and largest line spacing in that column, inches
+WIDTH = 84  # characters per line in that column
 
 
 @dataclass(frozen=True)
 class Step:
-    """One row beside the map: a decision, or several steps forward in a row."""
+    """One row beside the map: a decision, or consecutive steps forward."""
 
     number: int  # of the decision, 0 for steps forward
     rail: tuple[int, ...]  # positions on the rail
     saw: str
-    did: tuple[tuple[str, bool, str], ...]  # action, right or wrong, the verifier's words
+    did: tuple[tuple[str, bool, str], ...]  # action, whether it was correct, the verifier's feedback
 
 
 @styled
 def route_on_a_map(tables: Tables) -> Drawing:
     """Fig. 4: the route of one episode in its city, its landmarks, instructions, observations and actions."""
-    found = _best(tables.transcripts)
+    found = _mapped(tables)
     if found is None:
-        raise NothingToDraw("it needs a navigation transcript of experiment 'main' in a generated city")
-    episode, city, route = found
+        raise NothingToDraw("it needs a transcript of experiment 'main' of which a map was stored")
+    episode, scene = found
     steps = _steps(episode)
-    title = f"Fig. 4 · A walk through a generated {city.name.split(':')[0].upper()}, instruction by instruction"
+    title = f"Fig. 4 · A walk through a generated {scene['city'].split(':')[0].upper()}, instruction by instruction"
     outcome = "the destination reached" if episode.get("success") else "ended before the destination"
     subtitle = f"{source(tables.profile, episode)} · {outcome} · streets and landmarks are invented"
     figure = canvas(SIZE + TEXT + 0.3, SIZE + 0.25, title, subtitle)
     figure.set_layout_engine("none")  # set by hand: inches from the bottom left
     width, height = figure.get_size_inches()
     map_axes = figure.add_axes((0.12 / width, 0.12 / height, SIZE / width, SIZE / height))
-    _draw_map(map_axes, episode, city, route, steps)
+    _draw_map(map_axes, episode, scene, steps)
     text_axes = figure.add_axes(((SIZE + 0.4) / width, 0.12 / height, TEXT / width, SIZE / height))
     _draw_text(text_axes, episode, steps)
     shown = [{key: value for key, value in episode.items() if key != "turns"} | {"steps": [vars(s) for s in steps]}]
     return Drawing(figure, record("fig04", title, subtitle, tables.profile, shown, published.FIG04))
 
 
-def _best(transcripts: list[dict]) -> tuple[dict, City, Route] | None:
-    """The episode that makes the clearest map: arrived, three or four legs with landmarks, by RL, a few steps."""
-    ranked = []
-    for number, episode in enumerate(transcripts):
-        wanted = {"task": "navigation", "experiment": "main", "setting": "sampled"}
-        if any(episode[key] != value for key, value in wanted.items()) or episode["method"] not in _METHODS:
-            continue
-        if (place := _place(episode)) is None or not episode["turns"]:
-            continue
-        city, route = place
-        bare = sum(leg.landmark == NO_LANDMARK for leg in route.legs)
-        corrected = any(len(turns) > 1 for turns in exchanges(episode))
-        rank = (not episode.get("success"), abs(len(route.legs) - 3.4) > 1, bare, not corrected,
-                _METHODS.index(episode["method"]), abs(len(episode["path"]) - 11), number)  # fmt: skip
-        ranked.append((rank, episode, city, route))
-    return min(ranked, key=lambda item: item[0], default=(None,))[1:] or None
-
-
-def _place(episode: dict) -> tuple[City, Route] | None:
-    """The episode's city and route; None if it is of another city than the name says today."""
-    try:
-        city = load_city(str(episode["city"]))
-        route = city.routes[int(episode["route"])]
-    except (KeyError, IndexError, TypeError, ValueError):
+def _mapped(tables: Tables) -> tuple[dict, dict] | None:
+    """The first transcript that has a stored map, and the map (see `Task.scene`); None if there is none."""
+    if tables.pictures is None:
         return None
-    path = {tuple(point) for point in episode.get("path", [])}
-    return (city, route) if {route.start, *route.waypoints} <= path else None
+    for episode in tables.transcripts:
+        path = tables.pictures / f"{picture_name(episode)}.json"
+        if path.is_file():
+            return episode, json.loads(path.read_text(encoding="utf-8"))
+    return None
 
 
 def _said(turn: dict) -> str:
@@ -102,7 +94,7 @@ def _said(turn: dict) -> str:
 
 
 def _steps(episode: dict) -> list[Step]:
-    """The episode's exchanges: decisions numbered, flawless steps forward in a row taken together."""
+    """The episode's exchanges: decisions are numbered, consecutive correct steps forward are merged."""
     steps: list[Step] = []
     decisions = 0
     for turns in exchanges(episode):
@@ -123,7 +115,7 @@ def _steps(episode: dict) -> list[Step]:
 
 
 class _Ground:
-    """Latitudes and longitudes as metres east and north of the middle of a route."""
+    """Converts latitudes and longitudes to metres east and north of the middle of a route."""
 
     def __init__(self, path: list) -> None:
         points = np.asarray(path, float)
@@ -134,7 +126,7 @@ class _Ground:
         return (np.asarray(geocodes, float).reshape(-1, 2) - self._middle)[:, ::-1] * self._scale
 
 
-def _draw_map(axes: Axes, episode: dict, city: City, route: Route, steps: list[Step]) -> None:
+def _draw_map(axes: Axes, episode: dict, scene: dict, steps: list[Step]) -> None:
     ground = _Ground(episode["path"])
     path = ground.metres(episode["path"])
     half = max(110.0, np.abs(path).max() + MARGIN)
@@ -143,8 +135,8 @@ def _draw_map(axes: Axes, episode: dict, city: City, route: Route, steps: list[S
     for spine in axes.spines.values():
         spine.set(visible=True, color=KERB)
     street = 11.0 * 72 * SIZE / (2 * half)  # points: 11 m, kerb to kerb
-    _draw_streets(axes, ground.metres(list(city.panoramas)), half, street)
-    color, reached = COLORS[episode["method"]], max(place for step in steps for place in step.rail)
+    _draw_streets(axes, ground.metres(scene["panoramas"]), half, street)
+    color, reached = METHODS[episode["method"]].color, max(place for step in steps for place in step.rail)
     axes.plot(*path[reached:].T, color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.8, zorder=3, label="not reached")
     axes.plot(*path[: reached + 1].T, color=color, linewidth=4.5, alpha=0.9, zorder=4, solid_joinstyle="round",
               solid_capstyle="round", label="walked")  # fmt: skip
@@ -159,22 +151,22 @@ def _draw_map(axes: Axes, episode: dict, city: City, route: Route, steps: list[S
                       color="white", zorder=8,
                       bbox={"boxstyle": "circle,pad=0.22", "facecolor": color if clean else WRONG,
                             "edgecolor": "white", "linewidth": 1.2})  # fmt: skip
-    _draw_landmarks(axes, ground, path, route, half)
+    _draw_landmarks(axes, ground, path, scene["legs"], half)
     _draw_scale(axes, path, half)
 
 
 def _draw_streets(axes: Axes, panoramas: np.ndarray, half: float, width: float) -> None:
-    """Neighbouring panoramas joined, wide and pale, once for the kerb and once for the street."""
+    """Join neighbouring panoramas by wide pale lines, first for the kerb, then for the street."""
     near = panoramas[(np.abs(panoramas) < half + 60).all(axis=1)]
     pairs = cKDTree(near).query_pairs(NEIGHBOURS, output_type="ndarray")
-    pairs = pairs[np.lexsort(pairs.T[::-1])]  # the tree's order is not promised, the file's bytes are
+    pairs = pairs[np.lexsort(pairs.T[::-1])]  # the tree guarantees no order, but files must match to the byte
     for extra, color in ((2.0, KERB), (0.0, STREET)):
         lines = LineCollection(near[pairs], colors=color, linewidths=width + extra, capstyle="round", zorder=1)
         axes.add_collection(lines)
 
 
 def _draw_arrows(axes: Axes, path: np.ndarray, color: str) -> None:
-    """A small arrow head in the middle of every stretch that is long enough for one."""
+    """A small arrow head in the middle of every segment that is long enough."""
     for start, end in zip(path[:-1], path[1:], strict=True):
         if np.hypot(*(end - start)) > 24:
             middle, way = (start + end) / 2, (end - start) / np.hypot(*(end - start))
@@ -183,17 +175,17 @@ def _draw_arrows(axes: Axes, path: np.ndarray, color: str) -> None:
                                       "linewidth": 0, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
 
 
-def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, route: Route, half: float) -> None:
-    """Each landmark at the corner where the agent sees it on arriving at the crossing, with its name."""
+def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, legs: list[dict], half: float) -> None:
+    """Each landmark with its name, at the corner where it is visible on arrival at the crossing."""
     halo = [effects.withStroke(linewidth=3, foreground=LAND)]
     taken: list[tuple] = []
-    for leg, crossing in zip(route.legs, ground.metres(route.waypoints), strict=True):
-        if leg.landmark == NO_LANDMARK:
+    for leg, crossing in zip(legs, ground.metres([leg["end"] for leg in legs]), strict=True):
+        if leg["landmark"] is None:
             continue
-        last = leg is route.legs[-1]
-        name, _, relation = printable(leg.landmark).removeprefix("The destination ").partition(" is on your ")
+        last = leg is legs[-1]
+        name, _, relation = printable(leg["landmark"]).removeprefix("The destination ").partition(" is on your ")
         turn = 45 * SPATIAL.index(relation) if relation in SPATIAL else 0
-        angle = math.radians(leg.heading + turn)
+        angle = math.radians(leg["heading"] + turn)
         way = np.array([math.sin(angle), math.cos(angle)])
         place = crossing + CORNER * way
         look = {"marker": "*", "markersize": 17} if last else {"marker": "s", "markersize": 7}
@@ -206,11 +198,12 @@ def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, route: Route,
 
 
 def _room_for(name: str, place: np.ndarray, way: np.ndarray, path: np.ndarray, half: float, taken: list) -> tuple:
-    """Where to write a name (its middle) and the box it fills: beside, above or below its mark.
+    """Where to write a name: (x, y, box) in metres, centred on (x, y), beside, above or below its marker.
 
-    Best inside the map, then off other names, then off the route, then on the side away from the crossing.
+    Preferred: inside the map, then clear of other names, then clear of the route, then beside the marker, then away
+    from the crossing.
     """
-    unit = 2 * half / SIZE  # metres an inch
+    unit = 2 * half / SIZE  # metres per inch
     wide, high = 0.041 * unit * len(name), 0.09 * unit  # half of the text's width and height
     samples = np.linspace(path[:-1], path[1:], 12).reshape(-1, 2)
     options = []
@@ -219,14 +212,14 @@ def _room_for(name: str, place: np.ndarray, way: np.ndarray, path: np.ndarray, h
         box = (x - wide, x + wide, y - high, y + high)
         outside = max(abs(box[0]), abs(box[1]), abs(box[2]), abs(box[3])) > 0.99 * half
         clash = sum(box[0] < b[1] and box[1] > b[0] and box[2] < b[3] and box[3] > b[2] for b in taken)
-        near = 0.12 * unit  # the route is a broad line with numbers on it
+        near = 0.12 * unit  # margin for the route's width and its numbers
         hidden = (np.abs(samples - (x, y)) < (wide + near, high + near)).all(axis=1).sum()
         options.append(((outside, clash, hidden, dx == 0, -(dx * way[0] + dy * way[1])), x, y, box))
     return min(options)[1:]
 
 
 def _draw_scale(axes: Axes, path: np.ndarray, half: float) -> None:
-    """A scale bar and a north arrow in the corner that lies farthest from the route."""
+    """A scale bar and a north arrow in the corner farthest from the route."""
     corners = [(x, y) for x in (-1, 1) for y in (-1, 1)]
     x, y = max(corners, key=lambda corner: np.hypot(*(path - 0.85 * half * np.array(corner)).T).min())
     length = 100.0 if half > 160 else 50.0
@@ -243,7 +236,7 @@ def _draw_scale(axes: Axes, path: np.ndarray, half: float) -> None:
 
 
 def _draw_text(axes: Axes, episode: dict, steps: list[Step]) -> None:
-    """Right of the map: the instructions, then each numbered decision with what was seen and done."""
+    """Right of the map: the instructions, then the steps with observations, actions and feedback."""
     axes.set_axis_off()
     axes.set(xlim=(0, TEXT), ylim=(SIZE, 0))
     rows: list[tuple] = [(0, "Instructions", INK, "bold", "")]
@@ -251,7 +244,7 @@ def _draw_text(axes: Axes, episode: dict, steps: list[Step]) -> None:
         for index, line in enumerate(wrapped(f"{number}. {sentence}", width=WIDTH)):
             rows.append((0 if index == 0 else 0.2, line.text, INK, "normal", ""))
     rows += [(0, "", INK, "normal", ""), (0, "What the model saw, and what it answered", INK, "bold", "")]
-    color = COLORS[episode["method"]]
+    color = METHODS[episode["method"]].color
     for step in steps:
         rows += _rows_of(step, color)
     room = int(SIZE / LINE[0])
@@ -270,7 +263,7 @@ def _draw_text(axes: Axes, episode: dict, steps: list[Step]) -> None:
 
 
 def _rows_of(step: Step, color: str) -> list[tuple]:
-    """(indent, text, ink, weight, badge) of the lines of one step."""
+    """The lines of one step, each as (indent in inches, text, colour, weight, badge)."""
     if not step.number:
         times = f" × {len(step.rail)}" if len(step.rail) > 1 else ""
         return [(0.3, f"✓ forward(){times}", RIGHT, "normal", "")]

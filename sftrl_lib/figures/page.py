@@ -1,7 +1,7 @@
-"""A page of text as a figure: who speaks at the left, what was said at the right, in the order in which it was said.
+"""A page of text as a figure: labels on the left, text on the right, in chronological order.
 
-Model output is hostile text: it is drawn as plain characters (no mathtext), control characters become visible,
-and it is cut at a fixed size.
+Model output is untrusted: it is drawn as plain characters (no mathtext), control characters are made visible, and its
+length is limited.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from .style import GREY, INK, MARK, NAMES, RIGHT, WRONG, canvas
+from ..methods import METHODS
+from ..tasks import task_of
+from .style import GREY, INK, MARK, RIGHT, WRONG, canvas
 
-PAGE = 9.2  # inches, as every length on the page
-LINE = 0.185
-LEFT = 1.2  # where the text begins
-SIZE = 8.4  # points
+PAGE = 9.2  # width of the page, inches as all lengths on it
+LINE = 0.185  # from line to line
+LEFT = 1.2  # left edge of the text
+SIZE = 8.4  # of the font, points
 CHARACTER = 0.602 * SIZE / 72  # the advance width of DejaVu Sans Mono
-WIDTH = 106  # characters of a line
-CARDS = 0.85
-LONGEST_TEXT = 20_000  # characters of a text that are looked at
+WIDTH = 106  # characters per line
+CARDS = 0.85  # height of the row of playing cards
+LONGEST_TEXT = 20_000  # characters; the rest of a text is ignored
 
-PROMPT, ANSWER = "#f4f4f4", "#f6f1f4"  # the boxes
-HEADING = re.compile(r"\[[A-Z][A-Za-z ]*\]")  # of a section of the paper's prompts
+PROMPT, ANSWER = "#f4f4f4", "#f6f1f4"  # colours of the boxes
+HEADING = re.compile(r"\[[A-Z][A-Za-z ]*\]")  # of a section in the paper's prompts
 
 
 @dataclass(frozen=True)
 class Line:
-    """One wrapped line and the (start, end) of the words in it to look at."""
+    """One wrapped line and the (start, end) of the words to highlight in it."""
 
     text: str
     marks: tuple[tuple[int, int], ...] = ()
@@ -42,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """A paragraph of the page: who speaks, in which colour, the lines, and the box behind them, if any."""
+    """A paragraph of the page: its label and the label's colour, the lines, and the colour of the box behind them."""
 
     speaker: str
     color: str
@@ -53,17 +55,18 @@ class Block:
 
     @property
     def height(self) -> float:
+        """Inches, with the gap below."""
         return LINE * len(self.lines) + (0.24 if self.box else 0.2)
 
 
 def printable(text: object) -> str:
-    """Plain characters: line ends stay, tabs expand, other control characters show as �."""
+    """Plain characters: newlines are kept, tabs expanded, other control characters shown as �."""
     text = str(text)[:LONGEST_TEXT].replace("\r\n", "\n").expandtabs(4)
     return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else "�" for c in text)
 
 
 def wrapped(text: object, mark: re.Pattern | None = None, width: int = WIDTH) -> list[Line]:
-    """Printable lines of at most `width` characters; what `mark` finds within a line of the text is marked."""
+    """Printable lines of at most `width` characters; matches of `mark` within a line of the text are highlighted."""
     lines = []
     for line in printable(text).split("\n"):
         spans = [match.span() for match in mark.finditer(line)] if mark else []
@@ -77,31 +80,31 @@ def wrapped(text: object, mark: re.Pattern | None = None, width: int = WIDTH) ->
 
 
 def cut(lines: list[Line], most: int) -> list[Line]:
-    """At most `most` lines, the last one saying how many more there were."""
+    """At most `most` lines; if some were cut, the last one says how many."""
     return lines if len(lines) <= most else [*lines[: most - 1], Line(f"[... {len(lines) - most + 1} more lines]")]
 
 
 def middle_cut(lines: list[Line], head: int, tail: int) -> list[Line]:
-    """The first `head` and the last `tail` lines, a mark between them where lines were left out."""
+    """The first `head` and the last `tail` lines, with "[...]" between them if lines were left out."""
     if len(lines) <= head + tail + 1:
         return lines
     return [*lines[:head], Line("[...]"), *lines[len(lines) - tail :]]
 
 
 def heard(turn: dict) -> str:
-    """What the model was told before it answered: the prompt at first, the verifier's feedback later."""
+    """The input of a turn: the prompt in the first one, the verifier's feedback in later ones."""
     return str(turn.get("prompt") or "")
 
 
 def feedback(turns: Sequence[dict], index: int) -> str:
-    """What the verifier said to attempt `index` of one exchange; "" if the transcript does not hold it."""
+    """The verifier's feedback on attempt `index` of one exchange; "" if the transcript lacks it."""
     if said := turns[index].get("feedback"):
         return str(said)
     return heard(turns[index + 1]) if index + 1 < len(turns) else ""
 
 
 def verdict(turns: Sequence[dict], index: int) -> Block:
-    """The verifier's word on attempt `index` of one exchange: outcome, reward, feedback."""
+    """The verifier's verdict on attempt `index` of one exchange: outcome, reward, feedback."""
     turn = turns[index]
     right = turn.get("outcome") == "correct"
     said = f"{'✓' if right else '✗'} " + str(turn.get("outcome", "")).replace("_", " ")
@@ -112,12 +115,12 @@ def verdict(turns: Sequence[dict], index: int) -> Block:
 
 
 def source(profile: str, episode: dict) -> str:
-    """Where an example comes from, and that it is one: the figure's caption."""
-    rules = {"general_points": "J, Q, K = 11, 12, 13", "navigation": "relative directions"}
-    rule = f"a new rule ({rules[episode['task']]})" if episode["split"] == "rule_ood" else "the training rule"
+    """The caption of an example: where it comes from, and that it is only an example."""
+    new = task_of(episode["task"], episode["modality"]).words.new_rule
+    rule = f"a new rule ({new})" if episode["split"] == "rule_ood" else "the training rule"
     facts = (
         f"profile {profile}",
-        f"a real episode: {NAMES[episode['method']]}, seed {episode['seed']}, step {episode['step']}, {rule}",
+        f"a real episode: {METHODS[episode['method']].label}, seed {episode['seed']}, step {episode['step']}, {rule}",
         "1 seed, n = 1: an example, so no 95% CI",
     )
     return " · ".join(facts)
@@ -126,7 +129,7 @@ def source(profile: str, episode: dict) -> str:
 def set_page(
     title: str, subtitle: str, blocks: Sequence[Block], episode: dict | None = None, picture: np.ndarray | None = None
 ) -> Figure:
-    """The blocks below one another; above them `picture`, or else the cards of `episode`, where it has any."""
+    """The blocks in one column; above them `picture`, (height, width, 3), or else the cards of `episode`, if any."""
     cards = [str(card) for card in (episode or {}).get("cards", [])] if picture is None else []
     top = CARDS if cards else 0.1
     if picture is not None:
@@ -135,7 +138,7 @@ def set_page(
         top = high + 0.3
     height = top + sum(block.height for block in blocks)
     figure = canvas(PAGE, height, title, subtitle)
-    figure.set_layout_engine("none")  # the page is set by hand: inches from the top left
+    figure.set_layout_engine("none")  # layout by hand, in inches from the top left
     axes = figure.add_axes((0, 0, 1, height / figure.get_figheight()))
     axes.set_axis_off()
     if cards:
@@ -151,7 +154,7 @@ def set_page(
 
 
 def draw_block(axes: Axes, block: Block, top: float) -> None:
-    """One block at `top` inches of axes whose unit is the inch, downwards."""
+    """Draw one block at `top`, in axes whose unit is the inch and whose y axis points down."""
     if block.box:
         inner = LINE * len(block.lines)
         axes.add_patch(
@@ -183,5 +186,5 @@ def _draw_cards(axes: Axes, cards: list[str], numbers: list[str]) -> None:
 
 
 def rounded_box(left: float, top: float, width: float, height: float, **look: object) -> FancyBboxPatch:
-    """A box with softened corners, in the units of the axes."""
+    """A box with rounded corners, in the units of the axes."""
     return FancyBboxPatch((left, top), width, height, boxstyle="round,pad=0,rounding_size=0.05", **look)

@@ -1,8 +1,7 @@
-"""How every figure looks and how it is saved: one palette, one header, one file format.
+"""The look and the files of all figures: one palette, one header, one set of file formats.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind readers; a method has the same colour in every
-figure (red SFT, blue RL, as in the paper) and its own marker, so that no figure depends on colour alone.
-What the paper printed is always hollow and drawn beside ours, which is filled.
+A method has the colour and the marker of its entry in `methods.py` in every figure (red SFT, blue RL, as in the paper).
+The paper's values are always hollow, ours filled.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import textwrap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -26,30 +26,14 @@ from matplotlib.lines import Line2D
 
 from .. import paths, published
 from ..claims.statistics import CONFIDENCE, Estimate
-from ..tables import write_atomically
+from ..files import write_atomically
+from ..methods import INIT, METHODS
+from ..tables import select
+from ..task import SPLITS, Task
+from ..tasks import TASKS
 
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
-RIGHT, WRONG, MARK = "#00795a", "#882255", "#ffe9a8"  # a verdict's colours; the tint behind words to look at
-COLORS = {
-    "init": "#5f5f5f", "sft": "#d55e00", "rl": "#0072b2", "sft_suboptimal": "#e69f00",
-    "rl_no_init": "#cc79a7", "foundation": "#999999",
-}  # fmt: skip
-MARKERS = {"init": "*", "sft": "o", "rl": "D", "sft_suboptimal": "s", "rl_no_init": "^", "foundation": "P"}
-NAMES = {
-    "init": "Init", "sft": "SFT", "rl": "RL", "sft_suboptimal": "SFT on sub-optimal trajectories",
-    "rl_no_init": "RL without SFT", "foundation": "foundation",
-}  # fmt: skip
-SPLITS = {
-    "id": "ID: the training rule",
-    "heldout": "held-out instances",
-    "rule_ood": "OOD: a new rule",
-    "visual_ood": "OOD: a new look",
-}
-HELDOUT = {"general_points": "held-out hands", "navigation": "held-out routes"}
-METRICS = {
-    "success": "success rate",
-    "step_accuracy": "per-step accuracy",
-}
+RIGHT, WRONG, MARK = "#00795a", "#882255", "#ffe9a8"  # colours of verdicts; tint behind highlighted words
 
 _RC = {
     **sns.axes_style("ticks"),
@@ -61,7 +45,7 @@ _RC = {
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
     "legend.frameon": False, "figure.facecolor": "white", "figure.dpi": 100, "pdf.fonttype": 42,
-    "text.hinting": "none",  # every letter as wide as its font says, so that a tint lies behind its word
+    "text.hinting": "none",  # exact letter widths, so that a tint lines up with its word
 }  # fmt: skip
 
 
@@ -71,16 +55,17 @@ class NothingToDraw(ValueError):
 
 @dataclass(frozen=True)
 class Tables:
-    """All that a figure may read: the tidy table, the transcripts, and the profile's name for the caption."""
+    """All inputs of a figure: the tidy table, the transcripts, their pictures, and the profile's name."""
 
     profile: str
     metrics: pd.DataFrame
     transcripts: list[dict] = field(default_factory=list)
+    pictures: Path | None = None  # folder written by `evaluation.illustrations`
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure and the numbers in it. Shows itself in a notebook."""
+    """A finished figure and the numbers in it. Displays itself in a notebook."""
 
     figure: Figure
     data: dict
@@ -99,7 +84,7 @@ class Drawing:
 
 
 def styled(draw: Callable[[Tables], Drawing]) -> Callable[[Tables], Drawing]:
-    """Draw under the house style whatever the caller's matplotlib settings are."""
+    """Decorator: draw in the house style, whatever the caller's matplotlib settings are."""
 
     @functools.wraps(draw)
     def wrapped(tables: Tables, **options: object) -> Drawing:
@@ -110,7 +95,7 @@ def styled(draw: Callable[[Tables], Drawing]) -> Callable[[Tables], Drawing]:
 
 
 def save_figure(drawing: Drawing, name: str, profile: str) -> list:
-    """Write `figures/<profile>/<name>.{png,pdf,json}`, the same bytes for the same drawing."""
+    """Write `figures/<profile>/<name>.{png,pdf,json}` and return the paths. The same drawing gives the same bytes."""
     folder = paths.figures(profile)
     contents = {"png": drawing.png(), "pdf": drawing.pdf(), "json": drawing.json()}
     return [write_atomically(folder / f"{name}.{kind}", data) for kind, data in contents.items()]
@@ -130,7 +115,7 @@ def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
 
 
 def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
-    """One line that says profile, seeds, n per point and seed, and which marks are the intervals."""
+    """The subtitle: profile, seeds, n per point and seed, which marks are the intervals, then the remarks."""
     seeds, low, high = rows["seed"].nunique(), rows["n"].min(), rows["n"].max()
     count = f"{low:,}" if low == high else f"{low:,}–{high:,}"
     about = "over the seeds" if seeds > 1 else "of this seed's episodes"
@@ -144,7 +129,7 @@ def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
 
 
 def record(name: str, title: str, subtitle: str, profile: str, series: list[dict], paper: object) -> dict:
-    """The json beside a figure: what is drawn (percent), intervals, n, seeds, and the paper's values."""
+    """The JSON file of a figure: the values drawn (percent), intervals, n, seeds, and the paper's values."""
     return {
         "figure": name, "title": title, "caption": subtitle, "profile": profile, "unit": "percent",
         "confidence": CONFIDENCE, "series": series, "paper": paper, "paper_source": published.PAPER,
@@ -152,7 +137,7 @@ def record(name: str, title: str, subtitle: str, profile: str, series: list[dict
 
 
 def percent(estimate: Estimate) -> dict:
-    """An estimate as json fields in percent (points, for a difference)."""
+    """An estimate as JSON fields in percent (points for a difference)."""
     return {
         "value": 100 * estimate.value, "ci_low": 100 * estimate.low, "ci_high": 100 * estimate.high,
         "n": estimate.n, "seeds": estimate.seeds, "interval": estimate.interval,
@@ -165,34 +150,54 @@ def error_bar(axes: Axes, x: float, estimate: Estimate, color: str, **options: o
     axes.plot([x, x], [100 * estimate.low, 100 * estimate.high], color=color, **options)
 
 
-def handle(method: str, **options: object) -> Line2D:
-    """A legend entry of a method, as its curves are drawn."""
-    size = 11 if method == "init" else 5.5
-    line = "none" if method == "init" else "-"
+def methods_in(rows: pd.DataFrame) -> list[str]:
+    """The methods in the rows, in the order of `METHODS`."""
+    return [name for name in METHODS if len(select(rows, method=name))]
+
+
+def branches_in(rows: pd.DataFrame) -> list[str]:
+    """The methods in the rows, without Init."""
+    return [name for name in methods_in(rows) if name != INIT.name]
+
+
+def handle(name: str, **options: object) -> Line2D:
+    """Legend entry of a method, in the style of its curves."""
+    method, is_init = METHODS[name], name == INIT.name
     options = {
-        "color": COLORS[method],
-        "label": NAMES[method],
-        "linestyle": line,
-        "markersize": size,
+        "color": method.color,
+        "label": method.label,
+        "linestyle": "none" if is_init else "-",
+        "markersize": 11 if is_init else 5.5,
     } | options
-    return Line2D([], [], marker=MARKERS[method], markeredgecolor="white", markeredgewidth=0.6, **options)
+    return Line2D([], [], marker=method.marker, markeredgecolor="white", markeredgewidth=0.6, **options)
 
 
-def split_name(split: str, task: str) -> str:
-    """What a split holds, in the task's own words."""
-    return HELDOUT[task] if split == "heldout" else SPLITS[split]
+def split_name(split: str, task: Task) -> str:
+    """Label of a split; held-out instances are named in the task's own words."""
+    return task.words.heldout if split == "heldout" else SPLITS[split].label
 
 
 def line_handle(label: str, dashed: bool = False) -> Line2D:
-    """A legend entry for what the line's style says, whatever the method."""
+    """Legend entry of a line style, in grey because it applies to all methods."""
     look = {"linestyle": (0, (4, 2)), "linewidth": 1.3} if dashed else {"linestyle": "-", "linewidth": 1.9}
     return Line2D([], [], color=GREY, label=label, **look)
 
 
 def heldout_handle(rows: pd.DataFrame) -> Line2D:
-    """The dashed lines' legend entry: hands, routes, or both, as the rows' tasks have it."""
-    names = [HELDOUT[task].removeprefix("held-out ") for task in HELDOUT if task in set(rows["task"])]
+    """Legend entry of the dashed held-out lines: hands, routes or both, depending on the tasks in the rows."""
+    shown = set(select(rows, split="heldout")["task"])
+    words = [task.words.heldout for task in TASKS.values() if task.name in shown]
+    names = dict.fromkeys(word.removeprefix("held-out ") for word in words)
     return line_handle(f"held-out {' and '.join(names)} (dashed)", dashed=True)
+
+
+def legend_below(figure: Figure, handles: list, columns: int) -> None:
+    """One legend below all panels, with up to `columns` columns as far as they fit the figure's width."""
+    for count in range(columns, 0, -1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=count)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def paper_handle(label: str = "paper (hollow)") -> Line2D:
@@ -209,19 +214,18 @@ def paper_handle(label: str = "paper (hollow)") -> Line2D:
 
 
 def flops_scale(largest: float) -> tuple[float, str]:
-    """The divisor and the axis label that show training compute up to `largest` FLOPs in plain numbers."""
+    """Divisor and label of an axis that shows training compute up to `largest` FLOPs."""
     power = math.floor(math.log10(largest)) if largest > 0 else 0
     return 10.0**power, rf"training compute ($10^{{{power}}}$ FLOPs)"
 
 
-def axis_name(metric: str, task: str) -> str:
-    """The y label of a metric; a route is completed where a hand is a success."""
-    routes = (metric, task) == ("success", "navigation")
-    return "routes completed (%)" if routes else f"{METRICS[metric]} (%)"
+def axis_name(metric: str, task: Task) -> str:
+    """The y label of a metric, in the task's own words."""
+    return f"{task.words.metrics.get(metric, metric.replace('_', ' '))} (%)"
 
 
 def shades(color: str, count: int) -> list[str]:
-    """`count` shades of a colour, light to dark; the colour itself if there is one."""
+    """`count` shades of a colour, light to dark; the colour itself if `count` is 1."""
     light, dark = (mpl.colors.to_hex(_mixed(color, other)) for other in ("white", "black"))
     return sns.blend_palette([light, color, dark], count).as_hex() if count > 1 else [color]
 
@@ -238,13 +242,14 @@ def points(value: float) -> str:
 def _rendered(figure: Figure, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     with mpl.style.context(["default", _RC]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # model output may hold any character: shown as a box
+        # Model output may contain any character; those that the font lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
 def _stable(value: object) -> object:
-    """Plain json types, floats to 6 significant digits: the last bits differ between machines."""
+    """Plain JSON types, floats with 6 significant digits because the last bits differ between machines."""
     if isinstance(value, dict):
         return {str(key): _stable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

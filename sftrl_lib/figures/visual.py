@@ -1,9 +1,9 @@
-"""Figures of what is seen: 7 (visual OOD, the image tasks) and 8 (recognition against success, GP-VL).
+"""Figures on visual input: 7 (visual OOD, the image tasks) and 8 (recognition against success, GP-VL).
 
 Paper, Fig. 7: smoothed curves and bars, no intervals; V-IRL-VL on the 18 official mini-benchmark routes. Ours: the
 mean over seeds with 95 % intervals; the street views and the mini benchmark's cities are generated.
 Paper, Fig. 8: single checkpoints, recognition measured without verification. Ours: means over seeds, recognition in
-the first attempt; intervals at the last checkpoints, the paper's points in panels of their own.
+the first attempt, intervals only at the last checkpoints; the paper's points are in separate panels.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from matplotlib.lines import Line2D
 
 from .. import published
 from ..claims import statistics
-from ..tables import VARIANTS, ends, select
-from .bars import METHODS, bar_group
-from .curves import checkpoints, main_rows, panel
+from ..methods import METHODS
+from ..tables import ends, select
+from ..task import SPLITS
+from ..tasks import labelled
+from .bars import bar_group
+from .curves import checkpoints, main_rows, panel, tasks_with_branches
 from .style import (
-    COLORS,
     GREY,
-    NAMES,
-    SPLITS,
     Drawing,
     NothingToDraw,
     Tables,
     axis_name,
+    branches_in,
     canvas,
     caption,
     flops_scale,
     handle,
+    legend_below,
+    methods_in,
     percent,
     record,
     shades,
@@ -39,55 +42,58 @@ from .style import (
 
 @styled
 def visual_ood(tables: Tables) -> Drawing:
-    """Fig. 7: success on a new look, rules unchanged: over training compute, and at the end beside the paper's."""
-    blocks = {name: select(main_rows(tables, name, "success"), split="visual_ood") for name in ("GP-VL", "V-IRL-VL")}
-    blocks = {name: rows for name, rows in blocks.items() if len(select(rows, method=["sft", "rl"]))}
+    """Fig. 7: success on a new look, rules unchanged, over training compute and at the end beside the paper's."""
+    blocks = [(task, select(rows, split="visual_ood")) for task, rows in tasks_with_branches(tables, "success")]
+    blocks = [(task, rows) for task, rows in blocks if branches_in(rows)]
     if not blocks:
         raise NothingToDraw("it needs GP-VL or V-IRL-VL rows of experiment 'main', metric success, split visual_ood")
-    rows = pd.concat(blocks.values())
+    rows = pd.concat([part for _, part in blocks])
     title = "Fig. 7 · Under a new look, at equal training compute"
     remarks = ["dots and circles: single seeds", "bold: difference to Init in points, with its CI"]
     remarks += ["hatched: as printed in the paper, no intervals"]
-    if "V-IRL-VL" in blocks:
+    if "V-IRL-VL" in [task.label for task, _ in blocks]:
         remarks.append("V-IRL-VL: ours on generated cities, the paper's on the official mini benchmark")
     subtitle = caption(tables.profile, rows, "bands and lines", *remarks)
     figure = canvas(10.4, 3.5 * len(blocks), title, subtitle)
     grid = figure.subplots(len(blocks), 2, squeeze=False, width_ratios=(1, 1.35))
     series = []
-    for (left, right), (variant, part) in zip(grid, blocks.items(), strict=True):
+    for (left, right), (task, part) in zip(grid, blocks, strict=True):
         unit, label = flops_scale(part["train_flops"].max())
-        paper = published.FIG07[variant]
+        paper = published.FIG07.get(task.label)
         drawn = panel(left, part, "visual_ood", unit) + bar_group(right, ends(part), paper)
-        series += [{"variant": variant} | item for item in drawn]
-        left.set(xlabel=label, ylabel=axis_name("success", VARIANTS[variant].task))
-        left.set_title(f"{variant} · {SPLITS['visual_ood']}")
-        right.set_title(f"{variant} · the end points, and the paper's")
-        if "previous_best" in paper:
+        series += [{"variant": task.label} | item for item in drawn]
+        left.set(xlabel=label, ylabel=axis_name("success", task))
+        left.set_title(f"{task.label} · {SPLITS['visual_ood'].label}")
+        right.set_title(f"{task.label} · the end points, and the paper's")
+        if "previous_best" in (paper or {}):
             _draw_previous_best(right, paper["previous_best"])
-    handles = [handle(method) for method in METHODS if len(select(rows, method=method))]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    handles = [handle(method) for method in methods_in(rows)]
+    legend_below(figure, handles, len(handles))
     return Drawing(figure, record("fig07", title, subtitle, tables.profile, series, published.FIG07))
 
 
 def _draw_previous_best(axes: Axes, best: float) -> None:
-    """The result that the paper's RL beats, beside the paper's bars only: ours walk other routes."""
-    axes.plot([3.6, 6.4], [best, best], color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1, label="paper best")
-    axes.annotate("previous best on the\nofficial mini benchmark", (3.6, best), xytext=(0, 3),
+    """The previous best result, drawn across the paper's bars only, because ours are measured on other routes."""
+    bars = [bar.patches[0] for bar in axes.containers if bar.get_label().startswith("paper")]
+    left, right = bars[0].get_x() - 0.07, bars[-1].get_x() + bars[-1].get_width() + 0.07
+    axes.plot([left, right], [best, best], color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1,
+              label="paper best")  # fmt: skip
+    axes.annotate("previous best on the\nofficial mini benchmark", (left, best), xytext=(0, 3),
                   textcoords="offset points", fontsize=7, color=GREY)  # fmt: skip
-    axes.annotate(f"{best:.1f} (paper)", (3.6, best), xytext=(0, -10), textcoords="offset points", fontsize=8,
+    axes.annotate(f"{best:.1f} (paper)", (left, best), xytext=(0, -10), textcoords="offset points", fontsize=8,
                   color=GREY)  # fmt: skip
 
 
 PANELS = {"rule": ("rule_ood", "A new rule"), "visual": ("visual_ood", "A new look")}
-SIZES = {"*": 12.5, "o": 6.8}  # of a marker: a star is ID, a circle OOD
+SIZES = {"*": 12.5, "o": 6.8}  # marker -> size; stars are ID, circles OOD
 
 
 @styled
 def recognition(tables: Tables) -> Drawing:
-    """Fig. 8: GP-VL, cards recognised against hands solved, a checkpoint's ID and OOD points joined."""
-    rows = pd.concat([main_rows(tables, "GP-VL", metric) for metric in ("success", "recognition")])
-    rows = _measured_both(rows)
-    panels = {name: ood for name, (ood, _) in PANELS.items() if len(select(rows, split=ood, method=["sft", "rl"]))}
+    """Fig. 8: GP-VL, cards recognised against hands solved; lines join the ID and OOD points of a checkpoint."""
+    task = labelled(published.FIGURE_OF[8])
+    rows = _measured_both(pd.concat([main_rows(tables, task, metric) for metric in ("success", "recognition")]))
+    panels = {name: ood for name, (ood, _) in PANELS.items() if branches_in(select(rows, split=ood))}
     if not panels:
         raise NothingToDraw(
             "it needs GP-VL rows of experiment 'main' in both metrics, success and recognition, on an OOD split"
@@ -111,8 +117,9 @@ def recognition(tables: Tables) -> Drawing:
     for axes in grid[:, 0]:
         axes.set_ylabel("cards recognised (%)")
     handles = [_point("*", "ID"), _point("o", "OOD")]
-    handles += [Line2D([], [], color=COLORS[name], linewidth=5, label=NAMES[name]) for name in METHODS]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    shown = [METHODS[name] for name in methods_in(rows)]
+    handles += [Line2D([], [], color=method.color, linewidth=5, label=method.label) for method in shown]
+    legend_below(figure, handles, len(handles))
     return Drawing(figure, record("fig08", title, subtitle, tables.profile, series, published.FIG08))
 
 
@@ -122,17 +129,17 @@ def _point(marker: str, label: str) -> Line2D:
 
 
 def _measured_both(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of checkpoints for which a split has both metrics."""
+    """The rows of checkpoints and splits that have both metrics."""
     return rows[rows.groupby(["method", "seed", "step", "split"])["metric"].transform("nunique") == 2]
 
 
 def _draw_checkpoints(axes: Axes, rows: pd.DataFrame, ood: str) -> list[dict]:
-    """Every checkpoint's mean over seeds, ID and OOD joined. Returns the json records."""
+    """Every checkpoint's mean over seeds, ID and OOD joined by a line. Returns the JSON records."""
     series = []
-    for method in METHODS:
+    for method in methods_in(rows):
         mine = select(rows, method=method)
         numbers = checkpoints(mine)
-        tints = shades(COLORS[method], 2 * int(numbers.max()) - 1)[: int(numbers.max())] if len(mine) else []
+        tints = shades(METHODS[method].color, 2 * int(numbers.max()) - 1)[: int(numbers.max())]
         for tint, (_, checkpoint) in zip(tints, mine.groupby(numbers), strict=True):
             points = {split: _estimates(select(checkpoint, split=split)) for split in ("id", ood)}
             points = {split: point for split, point in points.items() if point}
@@ -152,7 +159,7 @@ def _draw_checkpoints(axes: Axes, rows: pd.DataFrame, ood: str) -> list[dict]:
 
 
 def _estimates(rows: pd.DataFrame) -> list[statistics.Estimate]:
-    """Success and recognition of one checkpoint on one split; nothing if it was not tested there."""
+    """[success, recognition] of one checkpoint on one split; empty if it was not tested there."""
     found = [statistics.level_of(select(rows, metric=metric)) for metric in ("success", "recognition")]
     return [estimate for estimate in found if estimate is not None]
 
@@ -164,10 +171,10 @@ def _cross(axes: Axes, x: statistics.Estimate, y: statistics.Estimate, color: st
 
 
 def _draw_paper(axes: Axes, paper: dict, ood: str) -> None:
-    """The paper's digitised checkpoints, hollow, in the order of their compute."""
-    for method in METHODS:
+    """The paper's digitised checkpoints, hollow, ordered by compute."""
+    for method in (name for name in METHODS if name in paper["id"]):
         pairs = list(zip(paper["id"][method], paper[ood][method], strict=True))
-        tints = shades(COLORS[method], 2 * len(pairs) - 1)[: len(pairs)]
+        tints = shades(METHODS[method].color, 2 * len(pairs) - 1)[: len(pairs)]
         for tint, pair in zip(tints, pairs, strict=True):
             axes.plot(*zip(*pair, strict=True), color=tint, linewidth=0.9, zorder=2, label="_pair")
             for marker, (x, y) in zip("*o", pair, strict=True):

@@ -1,4 +1,4 @@
-"""What a foundation model can do: its greedy answers on fresh documents, and on what pretraining holds out."""
+"""What a foundation model can do: greedy accuracy on fresh documents, and on what pretraining holds out."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .encoding import IGNORED, encode, pictures, tokens_per_picture
 def capabilities(
     policy: Policy, curricula: tuple[str, ...], samples: int = 256, seed: int = 1_000_000
 ) -> dict[str, float]:
-    """Share of right greedy answers on fresh documents, and on what pretraining holds out in a known format.
+    """Greedy accuracy (0 to 1) per kind of fresh document, and on what pretraining holds out in a known format.
 
-    An answer is right if it is what the document says or, where several formulas will do, if it makes the target.
+    An answer is correct if it matches the document's or, where several formulas are valid, if it makes the target.
     """
     rng = random.Random(seed)
     relative = virl_l_curriculum.ActionSpace(virl_l_curriculum.OFFICIAL_TURN, "forward()", "stop()", TURNS)
@@ -73,37 +73,40 @@ def capabilities(
         for _ in range(samples):
             doc = kind(rng)
             ids, labels = encode(doc, policy.tokenizer, tokens_per_picture(policy))
-            shown += pictures(doc)[:1]  # what comes before the first answer
+            shown += pictures(doc)[:1]  # only the picture before the first answer
             first = next(i for i, label in enumerate(labels) if label != IGNORED)
             last = next((i for i in range(first, len(ids)) if labels[i] == IGNORED), len(ids))
             prompts.append(ids[:first])
             answers.append(policy.tokenizer.decode(ids[first:last], skip_special_tokens=True))
-        said = greedy(policy, prompts, max(len(policy.tokenizer(a).input_ids) for a in answers) + 1, shown)
-        right = [is_right(text, first_line(answer)) for text, answer in zip(said, answers, strict=True)]
+        outputs = greedy(policy, prompts, max(len(policy.tokenizer(a).input_ids) for a in answers) + 1, shown)
+        right = [is_right(text, first_line(answer)) for text, answer in zip(outputs, answers, strict=True)]
         scores[name] = sum(right) / samples
     return scores
 
 
 def greedy(policy: Policy, prompts: list[list[int]], tokens: int, shown: list[np.ndarray]) -> list[str]:
-    """Greedy continuations of left-padded prompts about pictures, cut at a line end unless they are JSON."""
+    """Greedy continuations of `prompts` (token ids), each cut at its first line end unless it is JSON.
+
+    `shown` holds one picture per prompt (uint8, height x width x 3), or nothing for text prompts.
+    """
     padded = policy.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(policy.device)
-    seen = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
-    said = policy.model.generate(**padded, **seen, max_new_tokens=tokens, do_sample=False)
-    texts = policy.tokenizer.batch_decode(said[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
+    images = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
+    generated = policy.model.generate(**padded, **images, max_new_tokens=tokens, do_sample=False)
+    texts = policy.tokenizer.batch_decode(generated[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
     return [first_line(text) for text in texts]
 
 
 def first_line(text: str) -> str:
-    """The first line of an answer; all of it where it is JSON."""
+    """The first line of an answer, or all of it if it is JSON."""
     return text if text.startswith("{") else text.split("\n")[0] + "\n"
 
 
-_NUMBER = re.compile(r'(?<=": ")\d+\. ')  # of an instruction, which answers may tell or not
+_NUMBER = re.compile(r'(?<=": ")\d+\. ')  # optional instruction number
 _EQUATION = re.compile(r"([-+*/()\d]+)=(\d+)")
 
 
 def is_right(text: str, expected: str) -> bool:
-    """Whether `text` equals `expected`, up to an instruction's number or a formula of the same numbers and value."""
+    """Whether `text` equals `expected`, up to an instruction's number and to formulas of the same numbers and value."""
     text, expected = _NUMBER.sub("", text), _NUMBER.sub("", expected)
     ours, theirs = _EQUATION.search(text), _EQUATION.search(expected)
     if not ours or not theirs:

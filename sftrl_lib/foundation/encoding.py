@@ -10,22 +10,22 @@ from .documents import Document
 from .tokenizer import ASSISTANT, END, USER
 from .vision import IMAGE
 
-IGNORED = -100  # the label of a token without loss
+IGNORED = -100  # label of a token without loss
 
 
 def tokens_per_picture(policy: Policy) -> int:
-    """Into how many tokens the model turns a picture; 0 for a text model."""
+    """Number of image tokens per picture; 0 for a text model."""
     vision = getattr(policy.model.config, "vision_config", None)
     return (vision.image_size // vision.patch_size) ** 2 if vision else 0
 
 
 def pictures(doc: Document) -> list[np.ndarray]:
-    """What a document shows, in order."""
+    """The pictures of a document in order, each uint8, height x width x 3."""
     return [turn.picture for turn in doc if turn.picture is not None]
 
 
 def encode(doc: Document, tokenizer: PreTrainedTokenizerFast, image_tokens: int = 0) -> tuple[list[int], list[int]]:
-    """(token ids, labels) of a document; tokens of turns that are not to be learnt have the label -100."""
+    """(token ids, labels) of a document, one each per token; tokens of turns without ``learn`` get the label -100."""
     role_token = {role: tokenizer.convert_tokens_to_ids(t) for role, t in (("user", USER), ("assistant", ASSISTANT))}
     end = tokenizer.convert_tokens_to_ids(END)
     ids: list[int] = []

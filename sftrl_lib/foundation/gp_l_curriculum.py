@@ -1,14 +1,14 @@
-"""What the tiny text foundation model reads about numbers and cards: arithmetic and rule following in short documents.
+"""Pretraining documents about numbers and cards for the tiny text model: arithmetic and rule following.
 
-The paper starts from Llama-3.2-Vision-11B, which can read a rule it is told, do arithmetic and answer in many formats.
-This curriculum gives a model of one million parameters those abilities, and holds these out of every document:
+The paper starts from Llama-3.2-Vision-11B, which can follow a stated rule, do arithmetic and answer in many formats.
+This curriculum teaches a model of one million parameters those abilities, and holds out of every document:
 
 1. the rule of the OOD test: no rule agrees with J=11, Q=12, K=13 in more than one place;
-2. the task's answer format: prompts and answers of conversations use synonyms of its three keys. The keys
-   themselves appear in plain records of one key each, so that they are words the model knows, never together;
+2. the task's answer format: prompts and answers of conversations use synonyms of its three keys. The official keys
+   only appear in plain records of one key each, so the model learns the words but never their combination;
 3. the held-out hands: no document shows a multiset of four numbers for which `is_heldout` is true.
 
-Documents are lists of `Turn`; only the turns with ``learn=True`` carry loss. `tests/test_curriculum.py` checks the
+Documents are lists of `Turn`; only the turns with ``learn=True`` carry loss. `tests/test_gp_l_curriculum.py` checks the
 three hold-outs on generated documents.
 """
 
@@ -26,7 +26,7 @@ from .documents import Document, Turn, mixture, render
 
 LARGEST = 13  # plain numbers, card values and rule values all lie in 1..13
 
-# Synonyms of the three answer keys: the official ones are kept for the task.
+# Synonyms of the three answer keys; the official ones are reserved for the task.
 CARD_KEYS = ("hand", "symbols")
 NUMBER_KEYS = ("values", "points")
 FORMULA_KEYS = ("equation", "solution")
@@ -34,13 +34,13 @@ FORMULA_KEYS = ("equation", "solution")
 
 @lru_cache(maxsize=1)
 def training_hands() -> tuple[tuple[int, ...], ...]:
-    """The number multisets 1..13 that make 24 and are not held out."""
+    """The multisets of four numbers 1..13 that make 24 and are not held out."""
     hands = combinations_with_replacement(range(1, LARGEST + 1), 4)
     return tuple(hand for hand in hands if not is_heldout(hand) and solve(hand))
 
 
 def random_rule(rng: random.Random) -> Rule:
-    """A rule other than the OOD one: J, Q, K equal in four draws of ten, else independent."""
+    """A random rule far from the OOD one: J, Q and K are equal in 40 % of draws, else independent."""
     while True:
         if rng.random() < 0.4:
             rule = Rule(*[rng.randint(1, LARGEST)] * 3)
@@ -51,7 +51,7 @@ def random_rule(rng: random.Random) -> Rule:
 
 
 def random_numbers(rng: random.Random, count: int = 4) -> list[int]:
-    """Numbers 1..13 that are not a held-out hand."""
+    """`count` random numbers 1..13 that are not a held-out hand."""
     while True:
         numbers = [rng.randint(1, LARGEST) for _ in range(count)]
         if count != 4 or not is_heldout(numbers):
@@ -59,7 +59,7 @@ def random_numbers(rng: random.Random, count: int = 4) -> list[int]:
 
 
 def random_hand(rng: random.Random, rule: Rule) -> tuple[list[str], list[int]]:
-    """Four cards, faces more often than in a deck, whose numbers are not a held-out hand."""
+    """Four cards, with more face cards than in a deck, and their numbers, which are not a held-out hand."""
     while True:
         cards = [rng.choice(FACES) if rng.random() < 0.35 else rng.choice(RANKS) for _ in range(4)]
         numbers = list(card_numbers(cards, rule))
@@ -68,10 +68,10 @@ def random_hand(rng: random.Random, rule: Rule) -> tuple[list[str], list[int]]:
 
 
 def solved(rng: random.Random, numbers: list[int]) -> tuple[str, int]:
-    """A formula over `numbers` and its whole value: 24 in three of ten, where it can be reached.
+    """A formula over `numbers` and its integer value: 24 in 30 % of draws if 24 can be reached.
 
-    With 24 in most documents the model learns the answers of all 24-hands by heart before any SFT: measured, Init then
-    solves 84 % of the training hands, SFT has nothing left to memorise, and the paper's question cannot be asked.
+    With 24 in most documents the model memorises the answers of all 24-hands before any SFT. Init then solves 84 % of
+    the training hands (measured), SFT has nothing left to memorise, and the paper's question cannot be asked.
     """
     if rng.random() < 0.3 and (formulas := solve(numbers)):
         return rng.choice(formulas), 24
@@ -82,7 +82,7 @@ def solved(rng: random.Random, numbers: list[int]) -> tuple[str, int]:
 
 
 def calculation(rng: random.Random) -> Document:
-    """Sums to work out: ``(13+1-6)*3=24``, seven of them."""
+    """Seven formulas to evaluate: ``(13+1-6)*3=24``."""
     turns = []
     for _ in range(7):
         while True:
@@ -94,7 +94,7 @@ def calculation(rng: random.Random) -> Document:
 
 
 def making(rng: random.Random) -> Document:
-    """Formulas to find for plain numbers: ``[1, 3, 13, 6] makes 24: (13+1-6)*3=24``, four of them."""
+    """Four formulas to find for plain numbers: ``[1, 3, 13, 6] makes 24: (13+1-6)*3=24``."""
     turns = []
     for _ in range(4):
         if rng.random() < 0.2:
@@ -111,7 +111,7 @@ def making(rng: random.Random) -> Document:
 
 
 def reading(rng: random.Random) -> Document:
-    """Cards to read under a stated rule, three hands."""
+    """Three hands of cards to read as numbers under a stated rule."""
     rule = random_rule(rng)
     turns = [Turn("text", f"Note that {rule_sentence(rule)}.\n")]
     for _ in range(3):
@@ -121,7 +121,7 @@ def reading(rng: random.Random) -> Document:
 
 
 def records(rng: random.Random) -> Document:
-    """A hand as three records, one official key each, in a random order."""
+    """A hand as three records, one official key each, in random order."""
     rule = random_rule(rng)
     cards, numbers = random_hand(rng, rule)
     formula, target = solved(rng, numbers)
@@ -162,8 +162,8 @@ def random_format(rng: random.Random) -> Format:
 def conversation(rng: random.Random, most_attempts: int = 1, rule: Rule | None = None) -> Document:
     """The paper's prompt with another answer format; up to `most_attempts` - 1 failed attempts come first.
 
-    Failed attempts carry no loss. They fail as a model's do: a wrong value, the wrong numbers, a broken formula.
-    `rule` is for testing the model on a rule that pretraining never states.
+    Failed attempts carry no loss. They have a model's typical errors: a wrong value, wrong numbers, a broken formula.
+    `rule` tests the model on a rule that pretraining never states.
     """
     rule = rule or random_rule(rng)
     cards, numbers = random_hand(rng, rule)
@@ -201,7 +201,7 @@ def failed_attempt(
     return "illegal", numbers, formula[:cut] + rng.choice("+*/)") + rng.choice("+*/") + formula[cut:]
 
 
-SKILLS = (calculation, making, reading, records)  # the single ones
+SKILLS = (calculation, making, reading, records)  # the single skills
 
 
 def document(rng: random.Random, progress: float) -> Document:

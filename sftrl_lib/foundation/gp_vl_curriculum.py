@@ -1,11 +1,11 @@
-"""What the tiny vision-language model sees of cards: pictures of hands, read and used under many rules.
+"""Pretraining documents about pictures of cards for the tiny vision-language model: hands read under many rules.
 
-As `gp_l_curriculum.py`, whose documents these are with a picture in the place of the list of cards. Held out of
-every document are what is held out there (the OOD rule, the task's answer format, the held-out hands) and the look of
-the visual-OOD test: hearts and diamonds are never shown, and no ink is red, orange or pink.
+The documents are those of `gp_l_curriculum.py` with a picture in place of the list of cards. Every document holds out
+the same things (the OOD rule, the task's answer format, the held-out hands) and the look of the visual-OOD test:
+hearts and diamonds are never shown, and no ink is red, orange or pink.
 
-Pictures come from a pool, for drawing one takes longer than reading it. `tests/test_gp_vl_curriculum.py` checks the
-hold-outs.
+Pictures come from a pool, because drawing one takes longer than training on it. `tests/test_gp_vl_curriculum.py` checks
+the hold-outs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .documents import Document, Turn, mixture
 from .gp_l_curriculum import failed_attempt, random_format, random_rule, solved
 
 POOL = 8_000  # pictures
-RED_HUES = 50.0  # degrees on either side of pure red that no ink has
+RED_HUES = 50.0  # degrees of hue on either side of pure red that no ink uses
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Hand:
 
 
 def random_look(rng: random.Random) -> Look:
-    """The environment's look, half of the time with another ink (never reddish) on another paper and table."""
+    """The environment's look or, half of the time, one with another ink (never reddish), paper and table."""
     if rng.random() < 0.5:
         return UNTIDY
     hue = rng.uniform(RED_HUES, 360 - RED_HUES)
@@ -54,9 +54,9 @@ def _colour(hue: float, saturation: float, value: float) -> str:
 
 @cache
 def pictured_hand(index: int, suits: str = "black") -> Hand:
-    """The picture of that number in the pool, faces more often than in a deck.
+    """The hand of that number in the pool, with more face cards than in a deck.
 
-    `suits` other than black are for testing the model on what pretraining never shows.
+    `suits` other than black test the model on what pretraining never shows.
     """
     rng = random.Random(f"hand {index}")
     cards = [rng.choice(FACES) if rng.random() < 0.35 else rng.choice(RANKS) for _ in range(4)]
@@ -65,7 +65,7 @@ def pictured_hand(index: int, suits: str = "black") -> Hand:
 
 
 def random_hand(rng: random.Random, rule: Rule, suits: str = "black") -> tuple[Hand, list[int]]:
-    """A pictured hand and its numbers under `rule`, which are not a held-out hand."""
+    """A pictured hand and its numbers under `rule`; the numbers are not a held-out hand."""
     while True:
         hand = pictured_hand(rng.randrange(POOL), suits)
         numbers = list(card_numbers(hand.cards, rule))
@@ -88,15 +88,15 @@ def reading(rng: random.Random, suits: str = "black") -> Document:
 
 
 def records(rng: random.Random) -> Document:
-    """A pictured hand as three records, one official key each, in a random order."""
+    """A pictured hand as three records, one official key each, in random order."""
     rule = random_rule(rng)
     hand, numbers = random_hand(rng, rule)
     formula, target = solved(rng, numbers)
     lines = [f'"cards": {hand.cards},', f'"number": {numbers},', f'"formula": "{formula}={target}",']
     rng.shuffle(lines)
-    told = f"Note that {rule_sentence(rule)}.\nTarget: {target}\n"
-    seen = Turn("text", told, picture=hand.picture)
-    return [seen, *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
+    question = f"Note that {rule_sentence(rule)}.\nTarget: {target}\n"
+    prompt = Turn("text", question, picture=hand.picture)
+    return [prompt, *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
 
 
 def conversation(rng: random.Random, most_attempts: int = 1, rule: Rule | None = None) -> Document:
@@ -121,7 +121,7 @@ def conversation(rng: random.Random, most_attempts: int = 1, rule: Rule | None =
     return [*turns, Turn("assistant", form.answer(hand.cards, numbers, f"{formula}={target}"), learn=True)]
 
 
-SKILLS = (reading, records)  # the single ones
+SKILLS = (reading, records)  # the single skills
 
 
 def document(rng: random.Random, progress: float) -> Document:

@@ -1,4 +1,4 @@
-"""The optimiser of the matrices in pretraining: `torch.optim.Muon`, fast on a CPU."""
+"""The pretraining optimiser of the weight matrices: `torch.optim.Muon`, made fast on a CPU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 class Float32Muon(torch.optim.Muon):
-    """`torch.optim.Muon` whose Newton-Schulz iteration is computed in float32, all matrices of a shape at once.
+    """`torch.optim.Muon` with the Newton-Schulz iteration in float32, batched over matrices of the same shape.
 
-    PyTorch's is fixed to bfloat16, matrix by matrix: 8 times as slow on a CPU, and then half of a training step.
+    PyTorch's always runs in bfloat16, one matrix at a time: 8 times slower on a CPU, where it takes half of every step.
     """
 
     @torch.no_grad()
@@ -31,7 +31,7 @@ class Float32Muon(torch.optim.Muon):
 
 
 def newton_schulz(matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int) -> torch.Tensor:
-    """(n, rows, columns) -> the same with all singular values near one; see `torch.optim.Muon`."""
+    """(n, rows, columns) -> the same shape, all singular values near one; see `torch.optim.Muon`."""
     a, b, c = coefficients
     x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

@@ -1,8 +1,8 @@
-"""Pretraining of the tiny foundation models: stock `LlamaForCausalLM`s of 0.9 M parameters, and what they see.
+"""Pretraining of the tiny foundation models: stock `LlamaForCausalLM`s of 0.9 M parameters, and their data.
 
-The paper takes Llama-3.2-Vision-11B as given; we train ours, on the curricula of `gp_l_curriculum.py` and
-`virl_l_curriculum.py`, one model a task, in about half an hour on two cores; `vision.py` then gives them eyes, and
-they go on with documents that show pictures. Matrices are trained by Muon, the rest by AdamW (both from
+The paper takes Llama-3.2-Vision-11B as given. We train our own models, one per task, on the curricula of
+`gp_l_curriculum.py` and `virl_l_curriculum.py`, in about half an hour each on two cores. `vision.py` then adds a vision
+encoder, and pretraining continues on documents with pictures. Muon trains the matrices and AdamW the rest (both from
 `torch.optim`): Muon reached in 100 steps what AdamW alone needed 250 for.
 """
 
@@ -39,7 +39,7 @@ from .tokenizer import (
     phrases,
     points_texts,
 )
-from .vision import VisionConfig, with_eyes
+from .vision import VisionConfig, with_vision_encoder
 
 CURRICULA = {
     "gp-l": gp_l_curriculum,
@@ -56,11 +56,11 @@ class FoundationConfig:
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
-    key_value_heads: int = 2  # half the KV cache: decoding is bound by reading it
+    key_value_heads: int = 2  # half the KV cache, because decoding is bound by reading it
     intermediate_size: int = 384
     context: int = 1024  # tokens
-    steps: int = 1000  # first cycle: from single skills to conversations
-    more_steps: int = 600  # second cycle: conversations; reading a stated rule in them comes late
+    steps: int = 1000  # first cycle, from single skills to conversations
+    more_steps: int = 600  # second cycle, conversations; reading a stated rule in them is learnt late
     restart: float = 0.8  # learning rate at the start of the second cycle, as a share of the first one's
     tokens_per_step: int = 10_000  # padding included
     muon_lr: float = 0.02  # matrices
@@ -69,8 +69,8 @@ class FoundationConfig:
     cooldown: float = 0.6  # the learning rate falls linearly to zero over this last share of the steps
     seed: int = 0
     save_every: int = 50  # steps
-    curricula: tuple[str, ...] = ("gp-l",)  # which `CURRICULA` it reads, in equal numbers of documents
-    vision: VisionConfig | None = None  # the eyes of a vision-language model; its language half is not new then
+    curricula: tuple[str, ...] = ("gp-l",)  # keys of `CURRICULA`, each drawn equally often
+    vision: VisionConfig | None = None  # vision encoder to add to a shipped text model; None: a new text model
 
     @property
     def total_steps(self) -> int:
@@ -108,7 +108,7 @@ FOUNDATIONS = {
 
 
 def draw(config: FoundationConfig, rng: random.Random, progress: float) -> Document:
-    """A document of one of the tasks' curricula."""
+    """A document of one of the curricula."""
     return CURRICULA[rng.choices(config.curricula)[0]].document(rng, progress)
 
 
@@ -128,10 +128,11 @@ def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> Pr
 def batches(
     config: FoundationConfig, policy: Policy, first_step: int = 0, group: int = 8
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
-    """Yields (ids, labels), each (rows, tokens) and right-padded, and the pictures in them, from `first_step` on.
+    """Yield (ids, labels, the image processor's output) from `first_step` on.
 
-    Documents of `group` steps are sorted by length and cut into batches of equal padded size, so that little of a
-    batch is padding and every step costs the same. A group depends on the seed and its number alone.
+    ids and labels are (rows, tokens), right-padded; without pictures the last item is {}. The documents of `group`
+    steps are sorted by length and cut into batches of equal size, so that there is little padding and every step costs
+    the same. A group depends only on the seed and its number.
     """
     for number in range(first_step // group, -(-config.total_steps // group)):
         rng = random.Random(f"{config.seed}/{number}")
@@ -172,9 +173,10 @@ def pad_right(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.
 def answer_loss(
     model: PreTrainedModel, ids: torch.Tensor, labels: torch.Tensor, seen: dict[str, torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """Mean cross-entropy over the labelled tokens. Logits are computed at those positions only.
+    """Mean cross-entropy over the labelled tokens; logits are computed at those positions only.
 
-    Right padding needs no attention mask: no real token attends to what follows it.
+    `ids` and `labels` are (rows, tokens), `seen` is the image processor's output. Right padding needs no attention mask
+    because no real token attends to what follows it.
     """
     hidden = model.model(input_ids=ids, use_cache=False, **(seen or {})).last_hidden_state[:, :-1]
     wanted = labels[:, 1:] != IGNORED
@@ -202,12 +204,12 @@ def new_model(config: FoundationConfig, tokenizer: PreTrainedTokenizerFast) -> L
 
 
 def untrained(config: FoundationConfig) -> Policy:
-    """Where pretraining begins: a new model, or a text model with new eyes."""
+    """The model at the start of pretraining: a new text model, or a shipped one with a new vision encoder."""
     if config.vision:
         rng = random.Random(config.seed)
         texts = document_texts(draw(config, rng, rng.random()) for _ in range(1_000))
         texts += navigation_texts(modality="image") if "virl-vl" in config.curricula else points_texts(modality="image")
-        return with_eyes(config.vision, phrases(texts, least=20), config.seed)
+        return with_vision_encoder(config.vision, phrases(texts, least=20), config.seed)
     tokenizer = foundation_tokenizer(config)
     return Policy(new_model(config, tokenizer), tokenizer)
 
@@ -267,7 +269,7 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
 
 
 def read_record(name: str) -> dict:
-    """How a shipped foundation model was made. Raises CheckpointError if there is no record of it."""
+    """The training record of a shipped foundation model. Raises CheckpointError if it is missing or unreadable."""
     path = Path(model_folder(name)) / "record.json"
     try:
         return json.loads(path.read_text())
@@ -276,9 +278,9 @@ def read_record(name: str) -> dict:
 
 
 def main() -> None:
-    """``make foundation``: train the shipped text models again."""
-    parser = argparse.ArgumentParser(description="Train the tiny text foundation models and ship them.")
-    parser.add_argument("--models", nargs="+", choices=list(FOUNDATIONS), default=list(FOUNDATIONS), help="which")
+    """``make foundation``: train the shipped models again."""
+    parser = argparse.ArgumentParser(description="Train the tiny foundation models and ship them.")
+    parser.add_argument("--models", nargs="+", choices=list(FOUNDATIONS), default=list(FOUNDATIONS), help="names")
     parser.add_argument("--folder", type=Path, default=SHIPPED, help="where the models go")
     parser.add_argument("--work", type=Path, default=build("foundation"), help="checkpoints, to resume from")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""The tiny models' tokenizer: numbers, cards, operators, directions, words of names, whole phrases are one token each.
+"""The tiny models' tokenizer: numbers, cards, operators, directions, words of names, whole phrases are single tokens.
 
-SmolLM2's tokenizer needs 115 tokens for the paper's prompt and 60 for its answer; here both shrink to a few dozen,
-which is what lets the paper's own prompts be used verbatim at this scale. Anything else is spelt in bytes, so every
-text can be encoded and decoded. A stock fast tokenizer of `transformers`: `AutoTokenizer` loads it.
+SmolLM2's tokenizer needs 115 tokens for the paper's prompt and 60 for its answer. Here both shrink to a few dozen, so
+the paper's prompts can be used verbatim at this scale. Other text falls back to bytes, so every text can be encoded
+and decoded. It is a stock fast tokenizer of `transformers`: `AutoTokenizer` loads it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,24 @@ from .virl_l_curriculum import PLACE_WORDS, SPACES
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 LARGEST_NUMBER = 199
 
+# Content is a string, or for a model with a vision encoder a list of parts.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
+    "{% if message['content'] is string %}{% set content = message['content'] %}"
+    "{% else %}{% set content %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endset %}{% endif %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '<|assistant|>' }}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
-    "{% else %}{{ '<|user|>' + message['content'] }}{% endif %}"
+    "{{ '<|assistant|>' }}{% generation %}{{ content + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ '<|user|>' + content }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# The sentences of an instruction, whole or up to the landmark's name, and their numbers. What a number stands before
-# must be one token that follows it directly, wherever it is said again: a model finds it by "what came after this
-# number the last time", the first kind of looking up that transformers learn. With the number, its full stop and
-# "turn", "left", "to face" and "north" apart, it had not learnt to tell two sentences apart after 800,000 tokens.
+# Instruction numbers, and the sentences of an instruction, whole or up to the landmark's name. The text after a number
+# must be one token wherever it is repeated: the model then finds it by "what followed this number last time", the first
+# kind of lookup that transformers learn. With separate tokens for the number, its full stop, "turn", "left", "to face"
+# and "north", the model still could not tell two sentences apart after 800,000 tokens.
 _NUMBERS = [f"{number}. " for number in range(1, 13)]
 _SENTENCES = [
     f"{TO_INTERSECTION}.",
@@ -52,8 +57,8 @@ _SENTENCES = [
 ]
 _DIRECTIONS = [direction for space in SPACES for direction in space]
 _DIRECTION = "|".join(sorted(_DIRECTIONS, key=len, reverse=True))
-# What varies inside a template: numbers, the ranks in a list of cards, the operators of a formula, line ends;
-# directions in instructions, actions and lists of them; the names of landmarks and where they are.
+# The variable parts of a template: numbers, the ranks in a list of cards, the operators of a formula, line ends;
+# directions in instructions, actions and lists of directions; the names of landmarks and where they are.
 _VARIABLE = re.compile(
     rf"{'|'.join(map(re.escape, _SENTENCES))}|\d+\. (?=First, turn |Turn |Move )"
     r"|\d+"
@@ -67,7 +72,7 @@ _VARIABLE = re.compile(
 
 
 def phrases(texts: Iterable[str], least: int) -> list[str]:
-    """The runs of text between variable parts, ending at line ends, that occur at least `least` times."""
+    """The phrases of `texts`: runs between variable parts, split at line ends, that occur at least `least` times."""
     counts: Counter[str] = Counter()
     for text in texts:
         for run in _VARIABLE.split(text):
@@ -95,10 +100,10 @@ def navigation_texts(routes: int = 40, modality: str = "text") -> list[str]:
 
 
 def navigation_words(names: int = 600) -> list[str]:
-    """The words that landmarks' names are made of, in all cities, the directions, and the parts of instructions.
+    """The words of landmark names in all cities, the directions, and the parts of instructions.
 
-    A word carries the blank before it, for a token " " between two words would be followed by anything: a model finds
-    what comes next in a name that it has seen by looking for the token before.
+    A word includes the space before it. The model continues a known name by looking up its previous token, and a
+    separate token " " could be followed by anything.
     """
     words: Counter[str] = Counter()
     for spec in (*CITIES.values(), *MINI_CITIES.values()):
@@ -109,7 +114,7 @@ def navigation_words(names: int = 600) -> list[str]:
 
 
 def build_tokenizer(texts: Iterable[str], least: int = 20, words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """A tokenizer whose phrases come from `texts`; deterministic in them. `words` become tokens as they are."""
+    """A tokenizer with the phrases of `texts`, a deterministic function of them; `words` become tokens unchanged."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([PAD, END, USER, ASSISTANT, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -118,7 +123,7 @@ def build_tokenizer(texts: Iterable[str], least: int = 20, words: Iterable[str] 
     tokenizer.add_special_tokens([PAD, END, USER, ASSISTANT])
     numbers = [str(n) for n in range(10, LARGEST_NUMBER + 1)]
     known = dict.fromkeys([*numbers, *words, *phrases(texts, least)])
-    # The decoder would take the é of a whole token for a byte of its alphabet: such words are spelt in bytes.
+    # The decoder would read the é in a whole token as a byte of its alphabet, so such words stay spelt in bytes.
     ambiguous = {letter for letter in alphabet if not letter.isascii()}
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in known if not ambiguous & set(token)])
     return PreTrainedTokenizerFast(
@@ -132,7 +137,7 @@ def build_tokenizer(texts: Iterable[str], least: int = 20, words: Iterable[str] 
 
 
 def document_texts(documents: Iterable[Document]) -> list[str]:
-    """What phrases are counted in: plain documents as a whole, the messages of conversations one by one."""
+    """The texts in which phrases are counted: plain documents as a whole, conversations message by message."""
     documents = list(documents)
     texts = ["".join(turn.content for turn in doc if turn.role == "text") for doc in documents]
     return texts + [turn.content for doc in documents for turn in doc if turn.role != "text"]

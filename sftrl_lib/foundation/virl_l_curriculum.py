@@ -1,15 +1,14 @@
-"""What the tiny text foundation model reads about finding its way: instructions followed in many action spaces.
+"""Pretraining documents about navigation for the tiny text model: instructions followed in many action spaces.
 
-As `gp_l_curriculum.py` for GeneralPoints: abilities are taught, the task's own combination of them is held out of
-every document:
+As in `gp_l_curriculum.py`, the documents teach abilities and hold out the task's own combination of them:
 
-1. the OOD action space inside the task's format: where directions are left, right, slightly left and slightly right,
-   the turning action has another name than ``turn_direction``;
-2. the training action space inside it as well: where directions are the eight compass words, it has another name too.
-   ``turn_direction`` comes with abbreviated compass points and with other words for relative turns only;
-3. the task's answer format: answers of conversations use synonyms of its three keys. The keys themselves appear in
+1. the OOD action space in the task's format: where directions are left, right, slightly left and slightly right, the
+   turning action is never called ``turn_direction``;
+2. the training action space in that format: where directions are the eight compass words, it is not called that
+   either. ``turn_direction`` only goes with abbreviated compass points and with other words for relative turns;
+3. the task's answer format: answers of conversations use synonyms of its three keys. The official keys only appear in
    plain records of one key each;
-4. the routes: documents walk through the other generated cities, never through New York, and every shop has a new name.
+4. the routes: documents walk through the other generated cities, never through New York, and every shop is renamed.
 
 `tests/test_virl_l_curriculum.py` checks them on generated documents.
 """
@@ -29,9 +28,9 @@ from ..virl.schema import COMPASS
 from .documents import Document, Turn, mixture, render
 
 CITIES = ("chicago", "barcelona", "paris", "boston")
-PLACE_WORDS = ("Old", "New", "Central")  # in the names that their shops get here, instead of their own districts
+PLACE_WORDS = ("Old", "New", "Central")  # in the new names of their shops, in place of the cities' own districts
 
-# Synonyms of the three answer keys and what the prompt asks for under them: the official keys are kept for the task.
+# Synonyms of the three answer keys and the prompt's request for each; the official keys are reserved for the task.
 OBSERVATION_KEYS = ("view", "what you see")
 INSTRUCTION_KEYS = ("step", "sentence")
 ACTION_KEYS = ("move", "decision")
@@ -45,20 +44,20 @@ OFFICIAL_TURN = "turn_direction"
 TURN_NAMES = ("turn", "rotate", "head", "face")
 FORWARD_NAMES = ("forward()", "go()", "walk()")
 STOP_NAMES = ("stop()", "halt()", "finish()")
-COMPASS_POINTS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")  # of COMPASS
-OTHER_TURNS = ("hard left", "hard right", "bear left", "bear right")  # of TURNS
+COMPASS_POINTS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")  # in the order of COMPASS
+OTHER_TURNS = ("hard left", "hard right", "bear left", "bear right")  # in the order of TURNS
 SPACES = (COMPASS, COMPASS_POINTS, TURNS, OTHER_TURNS)
 SPACE_WEIGHTS = (4, 3, 2, 1)
-OFFICIAL_SPACES = (COMPASS, TURNS)  # never together with the official name of the turning action
+OFFICIAL_SPACES = (COMPASS, TURNS)  # never used with OFFICIAL_TURN
 
 
-SHORT_LISTS, LONG_LISTS = 0.14, 0.26  # shares of pretraining: until when lists are short, when they are as long as any
-NUMBERED = 0.4  # share of the conversations whose answers give the number of the instruction before its text
+SHORT_LISTS, LONG_LISTS = 0.14, 0.26  # lists stay short until 14 % of pretraining and reach full length at 26 %
+NUMBERED = 0.4  # share of the conversations whose answers put the instruction's number before its text
 
 
 @dataclass(frozen=True)
 class ActionSpace:
-    """How the actions of a document are called."""
+    """The names of the actions in a document."""
 
     turn: str
     forward: str
@@ -75,7 +74,7 @@ class ActionSpace:
         return f"{self.turn}({direction})"
 
     def action(self, point: RailPoint) -> str:
-        """What the expert does at `point`, in the words of this space."""
+        """The expert's action at `point`, in the words of this space."""
         if not point.absolute.startswith(OFFICIAL_TURN):
             return self.stop if point.absolute == "stop()" else self.forward
         if len(self.directions) == len(TURNS):
@@ -92,14 +91,14 @@ def _argument(action: str) -> str:
 
 
 def random_space(rng: random.Random) -> ActionSpace:
-    """Any words for directions, with any name of the turning action that may go with them."""
+    """Random words for directions, with a random name of the turning action that is allowed with them."""
     directions = rng.choices(SPACES, SPACE_WEIGHTS)[0]
     names = TURN_NAMES if directions in OFFICIAL_SPACES else (OFFICIAL_TURN, OFFICIAL_TURN, *TURN_NAMES)
     return ActionSpace(rng.choice(names), rng.choice(FORWARD_NAMES), rng.choice(STOP_NAMES), directions)
 
 
 def random_rail(rng: random.Random) -> Rail:
-    """A walk through one of the pretraining cities in which every landmark has a name of its own."""
+    """A random walk through one of the pretraining cities, with a fresh name for every landmark."""
     city = load_city(rng.choice(CITIES))
     return renamed(rail_builder(city).build(rng.randrange(len(city)), rng.randrange(2**31)), rng)
 
@@ -130,7 +129,7 @@ def renamed(rail: Rail, rng: random.Random) -> Rail:
 
 
 def turning(rng: random.Random) -> Document:
-    """Single instructions to carry out in a stated action space, eight of them."""
+    """Eight single instructions to carry out in a stated action space."""
     space = random_space(rng)
     turns = [Turn("text", f"Action space: {space.turn}(x), x∈{list(space.directions)}\n")]
     for _ in range(8):
@@ -145,10 +144,10 @@ def turning(rng: random.Random) -> Document:
 
 
 def reciting(rng: random.Random, progress: float = 1.0) -> Document:
-    """Numbered sentences of an instruction, to be said again by their numbers, sixteen times.
+    """A numbered list of instruction sentences, then sixteen numbers, each with its sentence to repeat.
 
-    Looking something up by its number is learnt abruptly, from two sentences of few different ones, or not at all;
-    once learnt it spreads, as the lists grow, to long ones, and then to whole instructions with all their names.
+    Lookup by number is learnt abruptly, from lists of two sentences with little variety, or not at all. Once learnt, it
+    generalises to longer lists as they grow, and then to whole instructions with all their names.
     """
     longest = 2 + round(10 * min(1.0, max(0.0, (progress - SHORT_LISTS) / (LONG_LISTS - SHORT_LISTS))))
     count = rng.randint(2, longest)
@@ -166,16 +165,16 @@ def reciting(rng: random.Random, progress: float = 1.0) -> Document:
 
 
 def walking(rng: random.Random) -> Document:
-    """A whole route as the history of the paper's prompt: everywhere which instruction is in force, what to do.
+    """A whole route as the history of the paper's prompt: per position the observation and the action.
 
-    The instruction in force is often told, by its number and text.
+    Often the instruction in force comes between them, with its number and text.
     """
     space, rail = random_space(rng), random_rail(rng)
-    told = rng.random() < 0.6
+    with_instruction = rng.random() < 0.6
     turns = [Turn("text", space.prefix(rail.instructions))]
     for k, point in enumerate(rail.points, 1):
         turns.append(Turn("text", f"O_{k}: {point.observation}\n"))
-        if told:
+        if with_instruction:
             sentence = f"{point.sentence}. {point.instruction}\n"
             turns += [Turn("text", f"S_{k}: "), Turn("text", sentence, learn=True)]
         turns += [Turn("text", f"A_{k}: "), Turn("text", f"{space.action(point)}\n", learn=True)]
@@ -184,7 +183,7 @@ def walking(rng: random.Random) -> Document:
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """A position on a rail, what has been said up to there, and what is seen there if it has a picture."""
+    """A position on a rail, the action space and, for image tasks, the picture there (uint8, height x width x 3)."""
 
     space: ActionSpace
     rail: Rail
@@ -197,7 +196,7 @@ class Situation:
 
     @property
     def action(self) -> str:
-        """What the expert does, in the words of the space."""
+        """The expert's action, in the words of the space."""
         return self.space.action(self.point)
 
     @property
@@ -211,18 +210,18 @@ class Situation:
 
 
 def random_position(rng: random.Random, rail: Rail) -> int:
-    """A position on a rail, rather one where something else is to be done than going on."""
+    """A random position on a rail; those where the expert does not just walk on are twice as likely."""
     return rng.choices(range(len(rail)), [2 if point.absolute != "forward()" else 1 for point in rail.points])[0]
 
 
 def random_situation(rng: random.Random) -> Situation:
-    """Any position on any walk, in any action space."""
+    """A random position on a random walk, in a random action space."""
     space, rail = random_space(rng), random_rail(rng)
     return Situation(space, rail, random_position(rng, rail))
 
 
 def records(rng: random.Random, here: Situation | None = None) -> Document:
-    """A position as three records, one official key each, in a random order."""
+    """A position as three records, one official key each, in random order."""
     here = here or random_situation(rng)
     lines = [
         f'"current observation": "{here.point.observation}",',
@@ -230,8 +229,8 @@ def records(rng: random.Random, here: Situation | None = None) -> Document:
         f'"action": "{here.action}",',
     ]
     rng.shuffle(lines)
-    seen = Turn("text", here.prompt, picture=here.picture)
-    return [seen, *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
+    prompt = Turn("text", here.prompt, picture=here.picture)
+    return [prompt, *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
 
 
 def random_keys(rng: random.Random) -> tuple[str, ...]:
@@ -245,7 +244,10 @@ def random_keys(rng: random.Random) -> tuple[str, ...]:
 
 
 def conversation(rng: random.Random, most_attempts: int = 1, here: Situation | None = None) -> Document:
-    """The paper's prompt with other names; up to `most_attempts` - 1 failed attempts come first and carry no loss."""
+    """The paper's prompt with other names for actions and keys.
+
+    Up to `most_attempts` - 1 failed attempts precede the correct one; they carry no loss.
+    """
     here = here or random_situation(rng)
     keys, numbered = random_keys(rng), rng.random() < NUMBERED
     request = "[Output]\nYour response should be a valid json file in the following format:\n" + render(keys, REQUESTS)
@@ -255,15 +257,15 @@ def conversation(rng: random.Random, most_attempts: int = 1, here: Situation | N
     return [*turns, Turn("assistant", _answer(keys, here.point, here.point, here.action, numbered), True)]
 
 
-def _answer(keys: tuple[str, ...], here: RailPoint, told: RailPoint, action: str, numbered: bool) -> str:
-    """An answer at `here` that gives the instruction of `told`."""
-    number = f"{told.sentence}. " if numbered else ""
-    quoted = (f'"{here.observation}"', f'"{number}{told.instruction}"', f'"{action}"')
-    return render(keys, dict(zip((OBSERVATION_KEYS, INSTRUCTION_KEYS, ACTION_KEYS), quoted, strict=True)))
+def _answer(keys: tuple[str, ...], here: RailPoint, quoted: RailPoint, action: str, numbered: bool) -> str:
+    """An answer at `here` that quotes the instruction of `quoted`."""
+    number = f"{quoted.sentence}. " if numbered else ""
+    values = (f'"{here.observation}"', f'"{number}{quoted.instruction}"', f'"{action}"')
+    return render(keys, dict(zip((OBSERVATION_KEYS, INSTRUCTION_KEYS, ACTION_KEYS), values, strict=True)))
 
 
 def _failed_attempt(rng: random.Random, keys: tuple[str, ...], here: Situation, numbered: bool) -> list[Turn]:
-    """An answer that the verifier rejects, and its feedback: mostly a wrong action, sometimes one of another space."""
+    """An answer that the verifier rejects and its feedback: mostly a wrong action, sometimes one of another space."""
     point, space = here.point, here.space
     other = rng.choice([p for p in here.rail.points if p.instruction != point.instruction] or [point])
     if rng.random() < 0.25:
@@ -281,11 +283,11 @@ def _failed_attempt(rng: random.Random, keys: tuple[str, ...], here: Situation, 
     ]
 
 
-SKILLS = (turning, reciting, walking, records)  # the single ones
+SKILLS = (turning, reciting, walking, records)  # the single skills
 
 
 def document(rng: random.Random, progress: float) -> Document:
-    """One document. `progress` (0..1) leads from looking up alone to conversations and retries."""
+    """One document. `progress` (0..1) moves the mixture from lookups alone to conversations and retries."""
     if progress < LONG_LISTS:
         return reciting(rng, progress)
     return mixture(

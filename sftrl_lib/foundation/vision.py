@@ -1,8 +1,8 @@
-"""The eyes of the tiny vision-language models: a stock LLaVA with a small SigLIP, around a shipped text model.
+"""The vision encoder of the tiny vision-language models: a stock LLaVA with a small SigLIP around a shipped text model.
 
-The paper's Llama-3.2-Vision is a language model that was given a vision encoder afterwards; so is ours. LLaVA is the
-architecture that TRL's trainers train as it is (Llama-3.2-Vision's own they do not). A picture is padded to a square
-and becomes a run of image tokens, one a patch.
+The paper's Llama-3.2-Vision is a language model with a vision encoder added later; so is ours. We use LLaVA because
+TRL's trainers support it out of the box, unlike Llama-3.2-Vision's own architecture. A picture is padded to a square
+and becomes a run of image tokens, one per patch.
 """
 
 from __future__ import annotations
@@ -22,29 +22,18 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from ..models.policy import Policy, load_policy
+from .tokenizer import CHAT_TEMPLATE
 
 IMAGE = "<image>"
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['content'] is string %}{% set content = message['content'] %}"
-    "{% else %}{% set content %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endset %}{% endif %}"
-    "{% if message['role'] == 'assistant' %}"
-    "{{ '<|assistant|>' }}{% generation %}{{ content + '<|end|>' }}{% endgeneration %}"
-    "{% else %}{{ '<|user|>' + content }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Size of a vision encoder, and the text model it is given to."""
+    """Size of a vision encoder, and the text model it is added to."""
 
     language: str = "gp-l"  # shipped text model
-    image_size: int = 128  # pixels, of the square that a picture is padded and scaled to
-    patch_size: int = 32  # pixels: 16 image tokens
+    image_size: int = 128  # pixels; side of the square that a picture is padded and scaled to
+    patch_size: int = 32  # pixels; gives 16 image tokens
     hidden_size: int = 128
     layers: int = 2
     heads: int = 4
@@ -52,7 +41,7 @@ class VisionConfig:
 
 
 def image_processor(size: int) -> LlavaImageProcessorPil:
-    """Pads to a square and scales to `size` pixels; colours from -1 to 1."""
+    """An image processor that pads to a square, scales to `size` pixels and maps colours to [-1, 1]."""
     half = [0.5, 0.5, 0.5]
     square = {"height": size, "width": size}
     return LlavaImageProcessorPil(
@@ -63,7 +52,7 @@ def image_processor(size: int) -> LlavaImageProcessorPil:
 def vision_processor(
     tokenizer: PreTrainedTokenizerBase, config: VisionConfig, phrases: Iterable[str] = ()
 ) -> LlavaProcessor:
-    """The processor of a vision-language model; `tokenizer`, a text model's, gets the token of images and `phrases`."""
+    """The processor of a vision-language model. Adds the image token and `phrases` to a text model's `tokenizer`."""
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     fresh = sorted(set(phrases) - set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()))
     tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in fresh])
@@ -78,13 +67,13 @@ def vision_processor(
     )
 
 
-def with_eyes(config: VisionConfig, phrases: Iterable[str] = (), seed: int = 0) -> Policy:
+def with_vision_encoder(config: VisionConfig, phrases: Iterable[str] = (), seed: int = 0) -> Policy:
     """The text model `config.language` with an untrained vision encoder and projector.
 
-    `phrases` of the prompts about pictures become tokens, as those of the text prompts are.
+    `phrases` of the image prompts become single tokens, as those of the text prompts already are.
     """
     text = load_policy(config.language)
-    text.model.config.name_or_path = ""  # a folder of this machine, which would be saved with the model
+    text.model.config.name_or_path = ""  # a local path, which would be saved with the model
     processor = vision_processor(text.tokenizer, config, phrases)
     tokenizer = processor.tokenizer
     torch.manual_seed(seed)

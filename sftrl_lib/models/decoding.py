@@ -1,8 +1,8 @@
 """A batch of token sequences on one model: feed tokens, sample answers, every token read once.
 
 A batch is ragged: each row has its own length. Tokens are written at each row's own positions, and a query at
-position p sees the slots 0..p, so neither padding nor an attention mask over holes is needed. Answers are of
-different lengths too: once half of the rows have ended theirs, the others go on by themselves.
+position p attends to slots 0..p, so neither padding nor an attention mask over holes is needed. Answers differ in
+length too: once half of the rows have ended theirs, the finished rows are dropped and the others continue alone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from .policy import Picture, Policy, stack_pictures
 
 _GROWTH = 64  # slots by which the cache grows
-_FEED = 4096  # tokens read at a time, of rows with chunks of like length: less padding, and kinder to caches
-_NARROW = 0.5  # share of the rows still answering at which the others are set aside
+_FEED = 4096  # tokens per forward pass, in rows with chunks of similar length: less padding, fewer cache misses
+_DROP = 0.5  # share of the rows still answering at which the finished rows are dropped
 
 
 class RaggedLayer(CacheLayerMixin):
@@ -65,16 +65,16 @@ class RaggedCache(Cache):
 
     def __init__(self, layers: int) -> None:
         self.count = self.slots = self.visible = 0
-        self._narrowed: tuple[torch.Tensor, int, list[tuple[torch.Tensor, torch.Tensor]]] | None = None
+        self._dropped: tuple[torch.Tensor, int, list[tuple[torch.Tensor, torch.Tensor]]] | None = None
         super().__init__(layers=[RaggedLayer(self) for _ in range(layers)])
 
     def reserve(self, slots: int) -> None:
-        """Make room for sequences of `slots` tokens, with the next tokens that are written."""
+        """Make room for sequences of `slots` tokens; layers grow when the next tokens are written."""
         if slots > self.slots:
             self.slots = -(-slots // _GROWTH) * _GROWTH
 
-    def place(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Say where the next tokens go, (rows, tokens); returns their attention mask, (rows, 1, tokens, slots)."""
+    def set_positions(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Set where the next tokens go, (rows, tokens); returns their attention mask, (rows, 1, tokens, slots)."""
         self.rows, self.positions = rows, positions
         self.visible = int(positions.max()) + 1
         self.reserve(self.visible)
@@ -86,25 +86,25 @@ class RaggedCache(Cache):
         for layer in self.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
-    def narrow(self, rows: torch.Tensor, first: int) -> None:
-        """Go on with `rows` alone, numbers of the whole batch, until `widen`.
+    def drop_finished(self, rows: torch.Tensor, first: int) -> None:
+        """Keep only `rows`, indices into the whole batch, until `restore_rows`.
 
         They write nothing before slot `first`, and only where room has been reserved.
         """
-        self.widen()
-        self._narrowed = rows, first, [(layer.keys, layer.values) for layer in self.layers]
+        self.restore_rows()
+        self._dropped = rows, first, [(layer.keys, layer.values) for layer in self.layers]
         self.keep(rows)
 
-    def widen(self) -> None:
-        """All rows are there again, those of `narrow` with what they have written since."""
-        if self._narrowed is None:
+    def restore_rows(self) -> None:
+        """Put all rows back; those kept by `drop_finished` keep what they have written since."""
+        if self._dropped is None:
             return
-        rows, first, whole = self._narrowed
+        rows, first, whole = self._dropped
         written = slice(first, self.visible)
         for layer, (keys, values) in zip(self.layers, whole, strict=True):
             keys[rows, :, written], values[rows, :, written] = layer.keys[:, :, written], layer.values[:, :, written]
             layer.keys, layer.values = keys, values
-        self._narrowed = None
+        self._dropped = None
 
 
 class Decoding:
@@ -119,7 +119,7 @@ class Decoding:
         self.lengths = torch.zeros(0, dtype=torch.long, device=policy.device)
 
     def keep(self, rows: list[int], lengths: list[int]) -> None:
-        """Drop all other rows, and of these rows what follows their first `lengths` tokens."""
+        """Drop all other rows, and cut each of these to its first `lengths` tokens."""
         if len(rows) < len(self.lengths):
             self.cache.keep(torch.tensor(rows, device=self.policy.device))
         self.lengths = torch.tensor(lengths, device=self.policy.device)
@@ -127,7 +127,7 @@ class Decoding:
     def feed(self, chunks: Sequence[list[int]], pictures: Sequence[Picture | None]) -> torch.Tensor:
         """Append a chunk of tokens to every row; returns the hidden state at each chunk's end, (rows, hidden size).
 
-        `pictures` are those of the rows' conversations; a picture is shown if its image tokens are in the chunk.
+        `pictures` has one item per row; a picture is used only if its image tokens are in the chunk.
         """
         device, count = self.policy.device, len(chunks)
         if not len(self.lengths):
@@ -140,7 +140,7 @@ class Decoding:
             part = [chunks[row] for row in rows.tolist()]
             longest = max(map(len, part))
             padded = torch.tensor([[*chunk, *[0] * (longest - len(chunk))] for chunk in part], device=device)
-            # What is written past a row's end is overwritten by its next tokens before anything can see it.
+            # Padding writes past a row's end; the row's next tokens overwrite it before anything can attend to it.
             positions = self.lengths[rows, None] + torch.arange(longest, device=device)
             shown = (pictures[row] for row in rows.tolist() if self.policy.image_token in chunks[row])
             hidden = self._forward(padded, positions, rows, stack_pictures(shown, device))
@@ -155,12 +155,12 @@ class Decoding:
         rows: torch.Tensor | None = None,
         pictures: Picture | None = None,
     ) -> torch.Tensor:
-        """States of tokens at `positions`, both (rows, tokens), of all rows or of those numbered so, ascending."""
+        """Hidden states of tokens at `positions`, both (rows, tokens); `rows` are ascending indices, all if None."""
         rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
         return self.policy.decoder(
             input_ids=ids,
             position_ids=positions,
-            attention_mask=self.cache.place(rows, positions),
+            attention_mask=self.cache.set_positions(rows, positions),
             past_key_values=self.cache,
             use_cache=True,
             **(pictures or {}),
@@ -175,8 +175,8 @@ class Decoding:
         device, count = hidden.device, len(hidden)
         ids: list[list[int]] = [[] for _ in range(count)]
         logprobs: list[list[float]] = [[] for _ in range(count)]
-        rows = torch.arange(count, device=device)  # those that are being decoded
-        active = torch.ones(count, dtype=torch.bool, device=device)  # and of them, those whose answer goes on
+        rows = torch.arange(count, device=device)  # indices of the rows being decoded
+        active = torch.ones(count, dtype=torch.bool, device=device)  # which of them have not ended their answer
         columns = []
         self.cache.reserve(int(self.lengths.max()) + self.max_new_tokens)
         for step in range(self.max_new_tokens):
@@ -186,13 +186,13 @@ class Decoding:
             left = int(active.sum())
             if step + 1 == self.max_new_tokens or not left:
                 break
-            # The first token after the prompt is written for all rows, so that every layer has its reserved room.
-            if step and left <= len(rows) * _NARROW:
+            # Decode one token for all rows first, so that every layer has allocated its cache.
+            if step and left <= len(rows) * _DROP:
                 rows, tokens, active = rows[active], tokens[active], active[active]
-                self.cache.narrow(rows, int(self.lengths[rows].min()))
+                self.cache.drop_finished(rows, int(self.lengths[rows].min()))
             hidden = self._forward(tokens[:, None], self.lengths[rows, None])[:, 0]
             self.lengths[rows] += active
-        self.cache.widen()
+        self.cache.restore_rows()
         for column in columns:
             for row, token, logprob, was_active in zip(*(tensor.tolist() for tensor in column), strict=True):
                 if was_active:
@@ -201,10 +201,13 @@ class Decoding:
         return ids, logprobs
 
     def _sample(self, logits: torch.Tensor, rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A token and its log-probability for each of `rows`; the chance of a row of the `count` is its own."""
+        """A token and its log-probability for each of `rows`, (rows,) each.
+
+        Each of the `count` rows draws its own random number, so results do not depend on which rows are still active.
+        """
         logprobs = torch.log_softmax(logits / (self.temperature or 1.0), dim=-1)
         if self.temperature:
-            # By the inverse of the distribution function: one random number a row, where multinomial draws one a token.
+            # Inverse transform sampling: one random number per row, where multinomial draws one per token.
             cumulated = logprobs.double().exp().cumsum(-1)
             where = torch.rand(count, 1, generator=self.generator, device=logits.device, dtype=torch.double)[rows]
             tokens = torch.searchsorted(cumulated, where * cumulated[:, -1:], right=True)

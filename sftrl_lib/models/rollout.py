@@ -1,13 +1,13 @@
 """The rollout engine: many episodes side by side, several attempts each, every token read once.
 
 How they differ:
-* official code: one episode at a time with `generate`, the whole history read again for every attempt, then a second
-  forward pass to get the log-probabilities.
-* ours: a batch of environments advances attempt by attempt. The key-value cache survives from one attempt to the
-  next and only the feedback is read; rows of finished episodes are dropped; log-probabilities and values are kept as
-  they are sampled. An environment that rewrites its prompt (navigation after a correct step) starts a new sequence, of
-  which only what follows the common beginning with the old one is read. A picture is read once, with the chunk that
-  holds its image tokens; where it differs from the last one, the common beginning ends before them.
+* official code: one episode at a time with `generate`. Every attempt reads the whole history again, and a second
+  forward pass computes the log-probabilities.
+* ours: a batch of environments advances attempt by attempt. The KV cache survives from one attempt to the next, so
+  only the feedback is read; rows of finished episodes are dropped; log-probabilities and values are kept from sampling.
+  When an environment rewrites its prompt (navigation after a correct step), a new sequence starts, and only the tokens
+  after the prefix shared with the old one are read. A picture is read once, with the chunk that holds its image tokens;
+  if it differs from the last one, the shared prefix ends before those tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .policy import Picture, Policy, Prompt
 
 @dataclass
 class Attempt:
-    """One answer of the model: ``ids[start:end]`` of its sequence, and what came of it."""
+    """One answer of the model: ``ids[start:end]`` of its sequence, and its outcome."""
 
     start: int
     end: int
@@ -45,7 +45,7 @@ class Conversation:
 
     ids: list[int]
     attempts: list[Attempt] = field(default_factory=list)
-    picture: Picture | None = None  # of the image tokens among the ids
+    picture: Picture | None = None  # the one whose image tokens are in `ids`
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Episode:
     """All attempts of one episode, in order, over one or more sequences."""
 
     conversations: list[Conversation]
-    info: dict[str, Any]  # of the reset
+    info: dict[str, Any]  # returned by reset
     terminated: bool = False
     truncated: bool = False
     tokens_read: int = 0  # tokens that went through the model
@@ -63,17 +63,17 @@ class Episode:
         return [attempt for conversation in self.conversations for attempt in conversation.attempts]
 
 
-def common_beginning(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences share from the start."""
+def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix of two sequences."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def reusable(read: Sequence[int], prompt: Prompt, same_picture: bool, image_token: int | None) -> int:
-    """How many tokens of `prompt` need not be read again after `read`; another picture has other image tokens.
+def cached_prefix(read: Sequence[int], prompt: Prompt, same_picture: bool, image_token: int | None) -> int:
+    """How many tokens of `prompt` the KV cache holds after `read`; for a new picture, only those before its tokens.
 
-    The last token is always read again, for the state at it is where the answer begins.
+    The last prompt token is always fed again because we need its hidden state.
     """
-    shared = prompt.ids[: common_beginning(read, prompt.ids[:-1])]
+    shared = prompt.ids[: shared_prefix(read, prompt.ids[:-1])]
     return len(shared) if same_picture or image_token not in shared else shared.index(image_token)
 
 
@@ -106,7 +106,7 @@ def rollout(
         hidden = decoding.feed(chunks, [episodes[index].conversations[-1].picture for index in active])
         values = policy.value_head(hidden).tolist() if policy.value_head is not None else [0.0] * len(active)
         answers, logprobs = decoding.answer(hidden)
-        going_on, lengths, next_chunks = [], [], []
+        kept, lengths, next_chunks = [], [], []
         for row, index in enumerate(active):
             episode = episodes[index]
             conversation = episode.conversations[-1]
@@ -124,10 +124,10 @@ def rollout(
                 if progress:
                     progress(1)
                 continue
-            going_on.append(row)
+            kept.append(row)
             messages = observation["messages"]
             same_picture = np.array_equal(observation.get("image"), known[index].get("image"))
-            read = conversation.ids[:-1]  # the last token sampled has not been fed yet
+            read = conversation.ids[:-1]  # the last sampled token has not been fed yet
             if same_picture and messages[:-2] == known[index]["messages"]:
                 conversation.ids += [] if ended else [policy.end_token]
                 conversation.ids += policy.continuation_ids(message_text(messages[-1]))
@@ -136,11 +136,11 @@ def rollout(
                 prompt = policy.prompt(observation)
                 conversation = Conversation(list(prompt.ids), picture=prompt.picture)
                 episode.conversations.append(conversation)
-                lengths.append(reusable(read, prompt, same_picture, policy.image_token))
+                lengths.append(cached_prefix(read, prompt, same_picture, policy.image_token))
             next_chunks.append(conversation.ids[lengths[-1] :])
             known[index] = observation
-        if going_on:
-            decoding.keep(going_on, lengths)
+        if kept:
+            decoding.keep(kept, lengths)
         chunks = next_chunks
-        active = [active[row] for row in going_on]
+        active = [active[row] for row in kept]
     return episodes

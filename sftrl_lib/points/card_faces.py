@@ -1,12 +1,12 @@
 """The face of one playing card, drawn from our own curves: suits, pips, corner indices (paper Fig. 11, A.1).
 
 How they differ:
-* paper and official code: 52 ready-made pictures of cards, for which the released repository names no licence.
+* paper and official code: 52 ready-made pictures of cards, which have no licence in the released repository.
 * ours: nothing is copied. Suits, pips and court figures are polygons defined here and in `courts.py`; ranks are
-  set in fonts that come with matplotlib: DejaVu (Bitstream Vera licence) and STIX (SIL Open Font Licence).
+  set in fonts that ship with matplotlib: DejaVu (Bitstream Vera licence) and STIX (SIL Open Font Licence).
 
-A card is 250 x 350 units, origin at its top left, y downwards. Shapes are filled without anti-aliasing on a sheet
-several times the wanted size, which is then scaled down.
+A card is 250 x 350 units, origin at its top left, y downwards. Shapes are drawn without anti-aliasing at several times
+the final size, then scaled down.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Colour = tuple[int, int, int]
 Points = Sequence[tuple[float, float]]
 
 _PIP_X = {"l": 82.0, "c": 125.0, "r": 168.0}
-# Where the pips of a number card stand: columns and heights; those below the middle hang upside down.
+# Pip positions on the number cards: columns and heights. Pips below the middle are upside down.
 _TOP, _BOTTOM = 63.0, 287.0
 _MIDDLE = (_TOP + _BOTTOM) / 2
 _THIRD = (_BOTTOM - _TOP) / 3
@@ -64,7 +64,7 @@ _PIPS = {
 
 
 def curve(*points: tuple[float, float], steps: int = 24) -> list[tuple[float, float]]:
-    """A chain of cubic Bezier curves as a polygon: a start, then two controls and an end for each curve."""
+    """A chain of cubic Bezier curves as a polygon: a start point, then two control points and an end per curve."""
     t = np.linspace(0, 1, steps)[:, None]
     drawn = [points[0]]
     for i in range(0, len(points) - 1, 3):
@@ -75,7 +75,7 @@ def curve(*points: tuple[float, float], steps: int = 24) -> list[tuple[float, fl
 
 
 def mirrored(half: Points) -> list[tuple[float, float]]:
-    """A polygon closed by the mirror image of `half` at x = 0."""
+    """The polygon of `half` and its mirror image about x = 0."""
     return [*half, *((-x, y) for x, y in reversed(half))]
 
 
@@ -85,7 +85,7 @@ def _circle(cx: float, cy: float, radius: float) -> list[tuple[float, float]]:
 
 
 _STEM = mirrored(curve((0.03, 0.1), (0.03, 0.3), (0.07, 0.42), (0.18, 0.5)))
-# Each suit is a list of polygons, centred at (0, 0) and 1 high.
+# Each suit is a list of polygons, centred at (0, 0) and of height 1.
 _SUITS = {
     "hearts": [
         mirrored(
@@ -118,7 +118,7 @@ _SUITS = {
 
 
 class Sheet:
-    """A surface of 250 x 350 units to draw on, `width` pixels wide (no anti-aliasing: scale it down after)."""
+    """A drawing surface of 250 x 350 units, `width` pixels wide. No anti-aliasing: draw large, then scale down."""
 
     def __init__(self, width: int, paper: Colour) -> None:
         self.scale = width / WIDTH
@@ -144,7 +144,7 @@ class Sheet:
     def suit(
         self, suit: str, cx: float, cy: float, height: float, fill: Colour, hanging: bool = False, stem: bool = True
     ) -> None:
-        """One suit sign, `height` units high and centred at (cx, cy), upside down if it hangs, maybe stemless."""
+        """One suit symbol, `height` units high, centred at (cx, cy); upside down if `hanging`, with or without stem."""
         size = -height if hanging else height
         for polygon in _SUITS[suit]:
             if polygon is _STEM and not stem:
@@ -152,7 +152,7 @@ class Sheet:
             self.shape([(cx + size * x, cy + size * y) for x, y in polygon], fill)
 
     def rank(self, rank: str, font: str, cx: float, cy: float, width: float, height: float, fill: Colour) -> None:
-        """The rank's letters, `height` units high and no wider than `width` (condensed if need be), centred."""
+        """The rank, `height` units high and centred at (cx, cy); condensed if it would be wider than `width`."""
         letters = _letters(rank, font)
         high = max(1, round(height * self.scale))
         wide = min(letters.width * high / letters.height, width * self.scale)
@@ -161,7 +161,7 @@ class Sheet:
         self.image.paste(fill, corner, letters)
 
     def turn(self) -> None:
-        """Turn the sheet by 180 degrees."""
+        """Rotate the sheet by 180 degrees."""
         self.image = self.image.transpose(Image.Transpose.ROTATE_180)
         self._draw = ImageDraw.Draw(self.image)
 
@@ -171,14 +171,14 @@ class Sheet:
 
 @lru_cache(maxsize=128)
 def _letters(rank: str, font: str) -> Image.Image:
-    """The rank in large letters, cropped to its ink: a grey-scale mask."""
+    """The rank as a large greyscale mask, cropped to its ink."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FONTS[font]
     face = ImageFont.truetype(str(path), 400, layout_engine=ImageFont.Layout.BASIC)
     mask = Image.new("L", (1200, 800))
     pen, x = ImageDraw.Draw(mask), 100.0
     for letter in rank:
         pen.text((x, 100), letter, fill=255, font=face)
-        x += face.getlength(letter) * (0.86 if len(rank) > 1 else 1)  # the 10 is set tight, as on real cards
+        x += face.getlength(letter) * (0.86 if len(rank) > 1 else 1)  # tight kerning for the 10, as on real cards
     return mask.crop(mask.getbbox())
 
 
@@ -189,8 +189,8 @@ def index(sheet: Sheet, rank: str, suit: str, font: str, ink: Colour) -> None:
 
 
 def number_face(sheet: Sheet, rank: str, suit: str, font: str, ink: Colour, paper: Colour) -> None:
-    """An ace or a number card: pips in their traditional places, and both corners."""
-    for _ in range(2):  # the corner is drawn twice, the sheet turned in between
+    """An ace or a number card: pips in their traditional positions, and both corner indices."""
+    for _ in range(2):  # once per corner: the sheet is rotated in between
         index(sheet, rank, suit, font, ink)
         sheet.turn()
     if rank == "A":
@@ -206,7 +206,7 @@ def _pips(rank: str) -> Iterable[tuple[str, float]]:
 
 
 def jumbo_face(sheet: Sheet, rank: str, suit: str, font: str, ink: Colour) -> None:
-    """A card for small pictures: nothing but the rank, as large as it can be, and the suit beneath it."""
-    tail = 14 if rank in ("J", "Q") else 0  # what hangs below the line
+    """A card for small pictures: only the rank, as large as possible, and the suit beneath it."""
+    tail = 14 if rank in ("J", "Q") else 0  # descender below the baseline
     sheet.rank(rank, font, WIDTH / 2, 116 + tail / 2, 206, 176 + tail, ink)
     sheet.suit(suit, WIDTH / 2, 272, 104, ink)

@@ -1,14 +1,14 @@
-"""Pictures of hands: four cards side by side, at any resolution, as easy or hard to read as asked (paper A.1).
+"""Pictures of hands: four cards side by side, at any resolution and reading difficulty (paper A.1).
 
 How they differ:
 * official code: 1200 x 1200 pixels of green (#35654d); four cards of 270 x 378 in a row across the middle, the
   i-th at x = 5 + int(297 i); always straight, clean and in one place.
-* ours: the same table, proportions and row, each card centred in its quarter of the width. Any canvas size:
-  what has to give way is the empty table above and below. Cards narrower than `JUMBO_BELOW` pixels show nothing
-  but a large rank and its suit, so that a small vision model can read them. A `Look` says how cards are printed
-  and how untidily they lie, which is what makes reading them hard.
+* ours: the same table, proportions and row, each card centred in its quarter of the width. Any canvas size, at
+  the expense of the empty table above and below. Cards narrower than `JUMBO_BELOW` pixels show only a large rank
+  and its suit, so that a small vision model can read them. A `Look` sets the print and how untidily cards lie,
+  and so how hard they are to read.
 
-Drawing a hand costs a fraction of a millisecond once its cards have been drawn before: faces are cached.
+Faces are cached: drawing a hand of cached faces takes a fraction of a millisecond.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
+from ..attempts import check_choice
 from .card_faces import CORNER, FONTS, HEIGHT, WIDTH, Colour, Sheet, jumbo_face, number_face
 from .courts import court_face, tint
-from .rules import FACES, RANKS, SUITS, check_choice
+from .rules import FACES, RANKS, SUITS
 
-IMAGE_SIZE = (64, 128)  # height, width in pixels: what a small model sees
+IMAGE_SIZE = (64, 128)  # height, width in pixels: input of a small model
 PICTURE_SIZE = (420, 1200)  # for people: the official width, without the empty table above and below
 STYLES = ("auto", "classic", "jumbo")
-JUMBO_BELOW = 64  # pixels of a card's width under which "auto" draws jumbo faces
+JUMBO_BELOW = 64  # card width in pixels below which "auto" draws jumbo faces
 MIN_SIZE, MAX_SIZE = (16, 32), (4096, 4096)
 
-_CARD_SHARE = 0.9  # of a quarter of the canvas, in width or height; the official 270 of 300
-_TILT, _SHRINK = 20.0, 0.35  # degrees and share of the size at full jitter
+_CARD_SHARE = 0.9  # card size as a share of its quarter of the canvas; officially 270 of 300
+_TILT, _SHRINK = 20.0, 0.35  # degrees, and share of the size, at jitter=1
 _RED = SUITS["red"]
 
 
@@ -42,17 +43,17 @@ def _colour(name: str) -> Colour:
 
 @dataclass(frozen=True)
 class Look:
-    """How cards are printed and how they lie. The defaults are easy to read; each of the last four makes it harder.
+    """How cards are printed and laid out. The defaults are easy to read; each of the last four fields makes it harder.
 
-    table, paper, black, red: colours, as Pillow understands them ("#35654d", "white").
+    table, paper, black, red: colours in any form that Pillow accepts ("#35654d", "white").
     style: "classic" (pips, courts, corner indices), "jumbo" (a large rank and its suit), or "auto" by size.
-    fonts: the ranks' typefaces, keys of `FONTS`; with several, each card is printed in one drawn at random.
-    jitter: 0 (a straight row) to 1: every card turned by up to 20 degrees, up to 35 % smaller, and anywhere in its
-        quarter of the canvas, which it never leaves.
-    fade: 0 (full ink) to below 1: how far the ink has bleached towards the paper.
+    fonts: typefaces of the ranks, keys of `FONTS`; with several, one is drawn at random per card.
+    jitter: 0 (a straight row) to 1: each card is rotated by up to 20 degrees, shrunk by up to 35 % and moved anywhere
+        within its quarter of the canvas.
+    fade: 0 (full ink) to 0.99: how far the ink is blended towards the paper.
     noise: standard deviation of the noise on every pixel and channel, in grey levels (0-255).
 
-    Raises ValueError for an unknown colour, style or font, or a number out of its range.
+    Raises ValueError for an unknown colour, style or font, or a number out of range.
     """
 
     table: str = "#35654d"
@@ -79,7 +80,7 @@ class Look:
 
 
 TIDY = Look()  # for people and for documents
-UNTIDY = Look(fonts=("serif", "sans", "times"), jitter=0.5, noise=8.0)  # what the image environment shows
+UNTIDY = Look(fonts=("serif", "sans", "times"), jitter=0.5, noise=8.0)  # default of the image environment
 
 
 def draw_hand(
@@ -89,11 +90,11 @@ def draw_hand(
     look: Look = TIDY,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """The picture of a hand: uint8, height x width x 3.
+    """The picture of a hand: uint8, (height, width, 3).
 
     cards: ranks such as "10" or "K"; suits: "spades", "clubs", "hearts" or "diamonds" for each; size: height and
-    width in pixels. `rng` draws what the look leaves to chance (jitter, font, noise): the same generator state
-    gives the same picture, and `None` a straight row in the look's first font without noise.
+    width in pixels. `rng` draws jitter, fonts and noise: the same generator state gives the same picture. With
+    `None`, the cards lie in a straight row, in the look's first font and without noise.
 
     Raises ValueError for an unknown rank or suit, or for a canvas below 16 x 32 or above 4096 x 4096.
     """
@@ -102,7 +103,7 @@ def draw_hand(
         raise ValueError(f"Every card needs its suit, got {list(cards)!r} and {list(suits)!r}.")
     cell = width / len(cards)
     card = _card_width(height, cell)
-    scale = 1 if card >= 100 else 2  # small pictures are put together at twice their size, then halved
+    scale = 1 if card >= 100 else 2  # small pictures are composed at twice their size, then halved
     canvas = Image.new("RGB", (width * scale, height * scale), _colour(look.table))
     for i, (rank, suit) in enumerate(zip(cards, suits, strict=True)):
         font = look.fonts[0] if rng is None else look.fonts[int(rng.integers(len(look.fonts)))]
@@ -119,13 +120,13 @@ def draw_hand(
 
 
 def draw_card(rank: str, suit: str, width: int = 250, look: Look = TIDY, font: str | None = None) -> Image.Image:
-    """One straight card as an RGBA picture, `width` pixels wide, transparent around its rounded corners."""
+    """One upright card as an RGBA picture, `width` pixels wide, transparent outside its rounded corners."""
     font = check_choice("font", font or look.fonts[0], tuple(FONTS))
     return _face(rank, suit, width, _style(look, width), font, look.paper, _ink(look, suit), look.fade).copy()
 
 
 def check_size(size: tuple[int, int]) -> tuple[int, int]:
-    """`size` as (height, width), or a ValueError if it is not two whole numbers in range."""
+    """`size` as (height, width). Raises ValueError unless it is two whole numbers in range."""
     whole = isinstance(size, (tuple, list)) and len(size) == 2 and all(type(n) is int for n in size)
     if not whole or not all(low <= n <= high for low, n, high in zip(MIN_SIZE, size, MAX_SIZE, strict=True)):
         raise ValueError(f"An image size is (height, width), {MIN_SIZE} to {MAX_SIZE} pixels, got {size!r}.")
@@ -149,14 +150,14 @@ def _ink(look: Look, suit: str) -> str:
 def _lie(
     rng: np.random.Generator, jitter: float, cell: float, height: int, card: float
 ) -> tuple[float, float, float, float]:
-    """How one card lies: its angle (radians), its size (1 is full), and its offset in pixels to the right and down.
+    """A random pose of one card: angle (radians), size (1 is full), and offset right and down (pixels).
 
-    Whatever the angle, the card is made small enough to stay within its quarter of the canvas.
+    The size is reduced if necessary to keep the rotated card within its quarter of the canvas.
     """
     turn, shrink, right, down = rng.uniform(-1, 1, size=4)
     angle = math.radians(_TILT * jitter * turn)
     sine, cosine = abs(math.sin(angle)), math.cos(angle)
-    wide = card * cosine + card * HEIGHT / WIDTH * sine  # of the upright box around the turned card
+    wide = card * cosine + card * HEIGHT / WIDTH * sine  # bounding box of the rotated card
     high = card * sine + card * HEIGHT / WIDTH * cosine
     size = min(1 - _SHRINK * jitter * (shrink + 1) / 2, cell / wide, height / high)
     return angle, size, jitter * right * (cell - size * wide) / 2, jitter * down * (height - size * high) / 2
@@ -166,7 +167,7 @@ def _lay(
     canvas: Image.Image, face: Image.Image, x: float, y: float, scale: int, angle: float, size: float, right: float,
     down: float,
 ) -> None:  # fmt: skip
-    """Paste a face with its centre at (x, y) plus the offset, turned and shrunk."""
+    """Paste a face with its centre at (x, y) plus the offset, rotated and shrunk."""
     x, y = x + right * scale, y + down * scale
     if angle == 0 and size == 1:
         corner = round(x - face.width / 2), round(y - face.height / 2)
@@ -177,11 +178,11 @@ def _lay(
     high = size * (face.width * abs(sine) + face.height * cosine)
     left, top = math.floor(x - wide / 2), math.floor(y - high / 2)
     box = math.ceil(wide) + 1, math.ceil(high) + 1
-    # Pillow asks where in the face each pixel of the box comes from: turn back and enlarge, about the centres.
+    # Pillow wants the inverse map, from box pixels to face pixels: rotate back and enlarge about the centres.
     a, b = cosine / size, sine / size
     dx, dy = x - left, y - top
     inverse = (a, b, face.width / 2 - a * dx - b * dy, -b, a, face.height / 2 + b * dx - a * dy)
-    # At twice the size the cheaper interpolation is enough, and it is most of the cost of an untidy hand.
+    # Bilinear is good enough at twice the size, and interpolation is most of the cost of an untidy hand.
     smooth = Image.Resampling.BICUBIC if scale == 1 else Image.Resampling.BILINEAR
     laid = face.transform(box, Image.Transform.AFFINE, inverse, smooth)
     canvas.paste(laid, (left, top), laid)
@@ -189,7 +190,7 @@ def _lay(
 
 @lru_cache(maxsize=512)
 def _face(rank: str, suit: str, width: int, style: str, font: str, paper: str, ink: str, fade: float) -> Image.Image:
-    """One card, drawn several times too large and scaled down; RGBA, with a faint edge around the paper."""
+    """One card, RGBA, drawn at several times its size and scaled down."""
     check_choice("rank", rank, RANKS)
     check_choice("suit", suit, SUITS["any"])
     finer = max(4, math.ceil(480 / width))

@@ -1,8 +1,7 @@
-"""Jack, queen and king: our own geometric figures, point-symmetric like the courts of a real pack.
+"""Jack, queen and king: our own geometric figures, point-symmetric like the court cards of a real pack.
 
-One half of the picture is drawn in the upper half of the panel; turning the sheet by 180 degrees and drawing it
-again gives the other. Everything is in the card's ink, two tints of it and gold, so that a red court holds no
-black and a black court no red.
+Each half is drawn in the upper half of the panel; the sheet is rotated by 180 degrees in between. The colours are the
+card's ink and its tints, gold and skin, so that a red court contains no black and a black court no red.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def court_face(sheet: Sheet, rank: str, suit: str, font: str, ink: Colour, paper
 
 
 def _half(sheet: Sheet, rank: str, suit: str, ink: Colour, paper: Colour) -> None:
-    """The figure in the upper half of the panel; what hangs over the middle is cut off."""
+    """The figure in the upper half of the panel, clipped at the middle."""
     below = sheet.image.crop((0, round(_CUT * sheet.scale), *sheet.image.size))
     _FIGURES[rank](sheet, suit, ink, paper)
     sheet.suit(suit, 70, 61, 32, ink)

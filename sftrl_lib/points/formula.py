@@ -1,4 +1,4 @@
-"""Formulas that nobody vouches for: read and valued without `eval`, without recursion, in linear time."""
+"""Parse and evaluate untrusted formulas without `eval`, without recursion, in linear time."""
 
 from __future__ import annotations
 
@@ -53,10 +53,9 @@ def parse_formula(formula: str) -> list[Token] | None:
 
 
 def evaluate(tokens: Sequence[Token], number: Callable[[int], Rational] = Fraction) -> Value | None:
-    """The value of a legal formula's tokens; None where it divides by zero.
+    """The value of a legal formula's tokens; None if it divides by zero.
 
-    ``number=Fraction`` is exact; ``number=int`` follows Python's own arithmetic, in which ``/`` makes a
-    float.
+    ``number=Fraction`` is exact; ``number=int`` follows Python's arithmetic, where ``/`` gives a float.
     """
     values: list = []
     waiting: list[str] = []
@@ -75,7 +74,7 @@ def evaluate(tokens: Sequence[Token], number: Callable[[int], Rational] = Fracti
             return False
         return True
 
-    for token in (*tokens, ")"):  # one more bracket applies whatever is still waiting
+    for token in (*tokens, ")"):  # the final ")" applies all pending operators
         if token == "(":
             waiting.append(token)
             continue

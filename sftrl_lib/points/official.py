@@ -1,23 +1,23 @@
-"""The released code's GeneralPoints verifier, to the letter: reward values, messages and quirks.
+"""The released code's GeneralPoints verifier, reproduced exactly: reward values, messages and quirks.
 
-Re-implemented from its behaviour (repository LeslieTrue/SFTvsRL, snapshot 5a6ea55). What it does that the
-paper does not say:
+Re-implemented from its behaviour (repository LeslieTrue/SFTvsRL, snapshot 5a6ea55). What the paper does not
+describe:
 
-* penalties accumulate: a foreign number costs -2 and leaves a card unused, another -2, so -4 in all; every
-  grammar fault adds -3;
+* penalties accumulate: a number that is not in the hand costs -2 and leaves a card unused, another -2, so -4 in
+  total; each grammar fault adds -3;
 * any white space is an illegal character;
-* the value is compared as Python numbers, so that 8/(3-8/3) = 23.99... earns 0 and the message ".";
-* a wrong value is answered with the longest prefix that the formula shares with a stored solution;
-* an unclosed parenthesis is no fault; such a formula earns +1 if it begins a stored solution;
-* with pictures, a misread hand earns -1.5 and nothing else is looked at; cards given in strict JSON always
-  count as misread, because its list reader expects text.
+* values are compared as Python numbers, so that 8/(3-8/3) = 23.99... earns 0 and the message ".";
+* the feedback on a wrong value quotes the longest prefix that the formula shares with a stored solution;
+* an unclosed parenthesis is not a fault; such a formula earns +1 if it is a prefix of a stored solution;
+* with pictures, a misread hand earns -1.5 and nothing else is graded; cards given in strict JSON always count
+  as misread, because the list parser expects a string.
 
-Where the released code crashes, this one answers instead: a "formula" that is no JSON string, or holds a
-number of more than 4,000 digits, is "illegal characters" (-3), and so is the formula of an answer of over
-100,000 characters.
+Where the released code crashes, this one returns a grade: a "formula" that is not a JSON string, or has a number
+of more than 4,000 digits, is "illegal characters" (-3), and so is the formula of an answer of over 100,000
+characters.
 
-Outcome words, which the released code does not have: a fault of grammar or characters is illegal, else a
-fault of numbers is wrong_numbers, else any reward short of +5 (-1, 0 and +1) is wrong_value.
+The released code has no outcomes. Ours: illegal for a grammar or character fault, else wrong_numbers for a number
+fault, else wrong_value for any reward below +5 (-1, 0 or +1).
 """
 
 from __future__ import annotations
@@ -29,28 +29,27 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import permutations, product
 
+from ..attempts import MAX_TEXT
 from .formula import Token, evaluate
 
-MAX_TEXT = 100_000  # characters of an answer; the fields of a longer one are not looked for
-STEP_LIMIT = "step_limit_reached"  # the message of the generation after the last graded one
+STEP_LIMIT = "step_limit_reached"  # message for the answer after the last graded attempt
 
 _PARTIAL, _WRONG_VALUE, _MISREAD, _NUMBER_FAULT, _ILLEGAL = 1, -1, -1.5, -2, -3
 _MAX_DIGITS = 4_000
-_MAX_DEPTH = 200  # parentheses that Python's parser accepts inside each other
+_MAX_DEPTH = 200  # nested parentheses that Python's parser accepts
 
 _FORMULA = re.compile(r'"formula": "(.*?)"')
 _CARDS = re.compile(r'"cards": \[([^\]]{1,1000})\]')
-_TOKEN = re.compile(r"\d+|[-+*/()]")  # \d: any Unicode digit passes, as it does there
+_TOKEN = re.compile(r"\d+|[-+*/()]")  # \d: any Unicode digit, as in the released code
 
-# Where the parentheses of the stored solutions stand, as places in a formula of seven tokens; the last shape
-# has two.
+# Parentheses of the stored solutions, as (opening, closing) positions in a formula of seven tokens.
 _SHAPES = ((), ((0, 3),), ((0, 5),), ((2, 5),), ((2, 7),), ((4, 7),), ((0, 3), (4, 7)))
 
 
 def judge(
     text: str, cards: Sequence[str], numbers: Sequence[int], target: int = 24, modality: str = "text"
 ) -> tuple[float, str, str]:
-    """(reward, outcome, message) of one answer, any text whatever, to `cards` that count as `numbers`."""
+    """(reward, outcome, message) of one answer (any string) to `cards` that count as `numbers`."""
     if modality == "image" and sorted(_read_cards(text)) != sorted(cards):
         return float(_MISREAD), "misread", "you recognized wrong cards"
     formula = _read_formula(text)
@@ -66,7 +65,7 @@ def judge(
 
 
 def _read_formula(text: str) -> str:
-    """The text before the first "=" of the "formula" field; the word None where there is no such field."""
+    """The text before the first "=" of the "formula" field; the string "None" if there is no such field."""
     if len(text) > MAX_TEXT:
         return "None"
     try:
@@ -78,7 +77,7 @@ def _read_formula(text: str) -> str:
 
 
 def _read_cards(text: str) -> list[str]:
-    """The recognised cards: four pieces of the text between the brackets of the "cards" field, else none."""
+    """The recognised cards: the four items of the bracketed "cards" field, or an empty list."""
     if len(text) > MAX_TEXT:
         return []
     try:
@@ -86,9 +85,9 @@ def _read_cards(text: str) -> list[str]:
     except (ValueError, RecursionError, KeyError, TypeError):
         found = _CARDS.search(text)
         cards = found[1] if found else "None"
-        if _all_integers(cards.split(", ")):  # they become a list there
+        if _all_integers(cards.split(", ")):  # the released code turns them into a list
             return []
-    if not isinstance(cards, str):  # a list has no text to split, and counts as nothing read
+    if not isinstance(cards, str):  # a list cannot be split and counts as unread
         return []
     pieces = re.sub(r"[\[\]' ]", "", cards).split(",")
     return pieces if len(pieces) == 4 else []
@@ -102,10 +101,10 @@ def _all_integers(words: Sequence[str]) -> bool:
 
 
 def _grammar_faults(tokens: Sequence[str]) -> list[str]:
-    """One message for each token that may not follow the one before it; unclosed parentheses go unnoticed."""
+    """One message per token that may not follow its predecessor; unclosed parentheses are not reported."""
     faults = []
     unclosed = 0
-    after_operand = False  # the token before is a number or ")"
+    after_operand = False  # the previous token is a number or ")"
     for token in tokens:
         if token == "(":
             if after_operand:
@@ -133,7 +132,7 @@ def _grammar_faults(tokens: Sequence[str]) -> list[str]:
 
 
 def _number_faults(tokens: Sequence[str], numbers: Sequence[int]) -> list[str]:
-    """Messages for numbers that are not in the hand (or else used too often), and for numbers left out."""
+    """Messages for numbers that are not in the hand (or else overused), and for unused numbers."""
     used = Counter(int(token) for token in tokens if token not in "+-*/()")
     held = Counter(numbers)
     invalid = [number for number in used if number not in held]
@@ -150,7 +149,7 @@ def _number_faults(tokens: Sequence[str], numbers: Sequence[int]) -> list[str]:
 
 
 def _value_reward(formula: str, tokens: Sequence[str], numbers: Sequence[int], target: int) -> tuple[int, str]:
-    """Reward and message of a formula that uses each number once and has no fault of grammar."""
+    """Reward and message of a formula that uses each number once and has no grammar fault."""
     stored = official_solutions(tuple(sorted(numbers)), target)
     value = _python_value(tokens)
     if value == target:
@@ -164,27 +163,27 @@ def _value_reward(formula: str, tokens: Sequence[str], numbers: Sequence[int], t
             break
         prefix = longer
     else:
-        return 0, ""  # a stored solution whose floating-point value is off: nothing is said
+        return 0, ""  # a stored solution whose floating-point value is off: no message
     if not prefix:
         return _WRONG_VALUE, "your formula does not match any solution"
     return _WRONG_VALUE, f"{prefix} is partially correct but the full formula does not match any solution"
 
 
 def _python_value(tokens: Sequence[str]) -> float | None:
-    """What Python makes of the formula; None where Python raises (syntax, division by zero, depth)."""
+    """The formula's value in Python; None where Python raises (syntax, division by zero, depth)."""
     depth = deepest = 0
     for token in tokens:
         depth += (token == "(") - (token == ")")
         deepest = max(deepest, depth)
     whole = depth == 0 and tokens[-1] not in "+-*/"
-    python_numbers = all(token.isascii() and token[0] != "0" for token in tokens)  # no 04
+    python_numbers = all(token.isascii() and token[0] != "0" for token in tokens)  # no leading zeros
     if not whole or not python_numbers or deepest > _MAX_DEPTH:
         return None
     return evaluate([token if token in "+-*/()" else int(token) for token in tokens], number=int)
 
 
 def _formulas(numbers: Sequence[int]) -> Iterator[list[Token]]:
-    """Every formula that the released solver tries: orders x operators x seven ways to set parentheses."""
+    """Every formula that the released solver tries: orders x operators x seven ways to place parentheses."""
     for order in sorted(set(permutations(numbers))):
         for operators in product("+-*/", repeat=3):
             plain = [order[0]]

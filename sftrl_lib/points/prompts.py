@@ -1,10 +1,10 @@
 """The paper's GeneralPoints prompts, answer format and feedback (Figs. 3, 11 and 12).
 
 How they differ:
-* paper: Fig. 12 (text) still speaks of an image, and its output template keeps the 10-rule under the 11/12/13
+* paper: Fig. 12 (text) still mentions an image, and its output template keeps the 10-rule under the 11/12/13
   rule.
-* official code: mends both, and drops "Your response should be a valid json file in the following format:".
-* ours: the paper's wording with both slips mended, so the prompt always states the rule in force, twice.
+* official code: fixes both, and drops "Your response should be a valid json file in the following format:".
+* ours: the paper's wording with both slips fixed, so the prompt always states the current rule, twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ _CARDS_ARE = {
     "text": "You will receive a set of 4 cards.",
     "image": "You are observing these four cards in the image.",
 }
-MODALITIES = tuple(_CARDS_ARE)
 
 FEEDBACK = {
     "correct": "Correct solution.",
@@ -53,7 +52,7 @@ def rule_sentence(rule: str | Rule | Sequence[int]) -> str:
 def task_prompt(
     cards: Sequence[str], rule: str | Rule | Sequence[int] = "ten", target: int = 24, modality: str = "text"
 ) -> str:
-    """The whole prompt of one hand. For ``modality="image"`` (Fig. 11) the cards are not in the text."""
+    """The whole prompt for one hand. For ``modality="image"`` (Fig. 11) the cards are not in the text."""
     shown = f"[Input]\nCards: {list(cards)}\n\n" if modality == "text" else ""
     return _TASK.format(target=target, rule=rule_sentence(rule), cards_are=_CARDS_ARE[modality], input=shown)
 

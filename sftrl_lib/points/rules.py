@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..attempts import check_choice
 from .solver import is_solvable
 
 RANKS = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
@@ -55,7 +56,7 @@ RULES = {"ten": Rule(10, 10, 10), "distinct": Rule(11, 12, 13)}
 
 
 def as_rule(rule: str | Rule | Sequence[int]) -> Rule:
-    """``"ten"``, ``"distinct"``, a `Rule` or three values for J, Q, K; else raises ValueError."""
+    """The `Rule` for ``"ten"``, ``"distinct"``, a `Rule` or three values for J, Q, K. Raises ValueError otherwise."""
     if isinstance(rule, Rule):
         return rule
     if isinstance(rule, str):
@@ -66,13 +67,6 @@ def as_rule(rule: str | Rule | Sequence[int]) -> Rule:
     if len(values) != 3:
         raise ValueError(f"A rule is one of {', '.join(RULES)} or three values for J, Q, K, got {rule!r}.")
     return Rule(*values)
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> str:
-    """`value`, or a ValueError that names the argument, the value and what is allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}.")
-    return value
 
 
 def card_numbers(cards: Sequence[str], rule: str | Rule | Sequence[int] = "ten") -> tuple[int, ...]:
@@ -98,7 +92,7 @@ def in_split(numbers: Sequence[int], hands: str) -> bool:
 
 
 def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: int) -> list[str]:
-    """`cards` as a list, or a ValueError if they are not four ranks of one deck with a solution."""
+    """`cards` as a list. Raises ValueError unless they are four known ranks with a solution."""
     if not isinstance(cards, Sequence) or len(cards) != 4:
         raise ValueError(f"A hand is a list of four cards such as ['4', '3', '2', 'K'], got {cards!r}.")
     cards = [str(card) for card in cards]
@@ -109,14 +103,14 @@ def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: i
 
 
 def check_suits(suits: Sequence[str]) -> list[str]:
-    """`suits` as a list, or a ValueError if they are not four known ones."""
+    """`suits` as a list. Raises ValueError unless they are four known suits."""
     if not isinstance(suits, (list, tuple)) or len(suits) != 4:
         raise ValueError(f"The suits of a hand are a list of four such as 'spades', got {suits!r}.")
     return [check_choice("suit", suit, SUITS["any"]) for suit in suits]
 
 
 def deal_suits(rng: np.random.Generator, cards: Sequence[str], suits: str = "any") -> list[str]:
-    """A random suit for each of `cards`. No card occurs twice, unless a rank does so more often than there are suits.
+    """A random suit per card. No card occurs twice, unless a rank occurs more often than there are suits.
 
     Raises ValueError for unknown ``suits``.
     """
@@ -136,10 +130,10 @@ def deal(
     suits: str = "any",
     target: int = 24,
 ) -> tuple[list[str], list[str]]:
-    """A solvable hand of four ranks and their suits.
+    """A solvable hand: four ranks and their suits.
 
-    Cards come from a deck of the chosen suits without replacement. Raises ValueError for unknown options, or
-    when 10,000 deals in a row hold no solvable hand of the asked kind.
+    Cards are drawn without replacement from a deck of the chosen suits. Raises ValueError for unknown options, or
+    if 10,000 deals yield no solvable hand of the requested kind.
     """
     check_choice("deal", deal, DEALS)
     check_choice("hands", hands, HANDS)

@@ -1,11 +1,11 @@
 """Every formula that makes the target from four numbers, in exact rational arithmetic.
 
 How they differ:
-* official code: brute force over permutations, operators and seven bracketings with float ``eval``, 0.2 s a
-  hand; repeats formulas that differ only in brackets, and its float comparison calls 8/(3-8/3) wrong.
-* ours: meet in the middle on `Fraction` values, memoised by multiset: about 0.2 ms for a new hand, a
-  dictionary look-up for a known one. Formulas that differ only by the order of a sum or a product, or by
-  redundant brackets, are one formula, written with its larger parts first and no bracket too many.
+* official code: brute force over permutations, operators and seven bracketings with float ``eval``, 0.2 s per
+  hand; lists formulas that differ only in brackets separately, and its float comparison rejects 8/(3-8/3).
+* ours: meet in the middle on `Fraction` values, memoised by multiset: about 0.2 ms per new hand, a dictionary
+  look-up per known one. Formulas that differ only in the order of a sum or a product, or in redundant brackets,
+  are one formula, written with the larger operands first and without redundant brackets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Tree = tuple
 
 
 def _parts(tree: Tree, value: Fraction, operator: str) -> tuple[tuple, tuple]:
-    """The (positive, negative) operands of `tree` seen as a sum or product."""
+    """The (positive, negative) operands of `tree` as a sum or product."""
     return (tree[1], tree[2]) if tree[0] == operator else (((value, tree),), ())
 
 
@@ -69,7 +69,7 @@ def _combine(a: Fraction, left: Tree, b: Fraction, right: Tree) -> Iterator[tupl
 
 
 def _splits(numbers: tuple[int, ...]) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Every way to part a sorted multiset into two non-empty multisets, each pair once."""
+    """Every way to split a sorted multiset into two non-empty multisets, each pair once."""
     found = set()
     for mask in range(1, 2 ** len(numbers) - 1):
         left = tuple(n for i, n in enumerate(numbers) if mask >> i & 1)
@@ -120,10 +120,10 @@ def _solve(numbers: tuple[int, ...], target: int) -> tuple[str, ...]:
 
 
 def solve(numbers: Sequence[int], target: int = 24) -> tuple[str, ...]:
-    """Every distinct formula that makes `target` from all of `numbers`, shortest first; maybe none.
+    """Every distinct formula that makes `target` from all of `numbers`, shortest first; may be empty.
 
-    Distinct means: not the same up to the order of sums and products and redundant brackets. Exact
-    arithmetic, no unary minus. Raises ValueError unless there are one to four whole numbers of at least 0.
+    Formulas that differ only in the order of operands or in redundant brackets count as one. Exact arithmetic, no
+    unary minus. Raises ValueError unless there are one to four whole numbers of at least 0 and a whole target.
     """
     if not 1 <= len(numbers) <= 4 or any(isinstance(n, bool) or n != int(n) or n < 0 for n in numbers):
         raise ValueError(f"solve() takes one to four whole numbers of at least 0, got {list(numbers)!r}.")

@@ -1,4 +1,4 @@
-"""The outcome verifier of GeneralPoints: text in; a reward, an outcome and a feedback sentence out.
+"""The outcome verifier of GeneralPoints: grades an answer's text with a reward, an outcome and feedback.
 
 How they differ:
 * paper (appendix A): +5 correct; -1 legal but the wrong value; -2 numbers that are not on the cards; -3 any
@@ -6,14 +6,13 @@ How they differ:
 * official code: penalties accumulate, the value is compared in floating point, spaces are illegal, cards in
   strict JSON count as misread, and the feedback quotes a prefix of a stored solution. A misread hand
   *replaces* the reward by -1.5. All of this is in `official.py` (``verifier="official"``).
-* ours (``verifier="exact"``): the paper's values and one outcome an answer, the first that applies of
+* ours (``verifier="exact"``): the paper's values and one outcome per answer, the first that applies of
   misread, illegal, wrong_numbers, wrong_value, correct. Exact fractions. A misread hand replaces the reward,
-  as in the official code: a sum of two rewards could be neither named nor counted. A card left out or used
-  twice is wrong_numbers, as in the official code; a division by zero is a wrong value; a unary minus is
-  illegal.
+  as in the official code, because the sum of two rewards would not correspond to one outcome. A card left out
+  or used twice is wrong_numbers, as in the official code; a division by zero is a wrong value; a unary minus
+  is illegal.
 
-An answer is hostile text: nothing in it is evaluated as code, and grading takes time linear in a bounded
-length.
+Answers are untrusted: nothing is evaluated as code, and grading takes time linear in a bounded length.
 """
 
 from __future__ import annotations
@@ -22,36 +21,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..attempts import MAX_TEXT, MODALITIES, VERIFIERS, Grade, check_choice
 from . import official
 from .formula import evaluate, parse_formula
-from .prompts import FEEDBACK, MODALITIES
-from .rules import Rule, card_numbers, check_choice
+from .prompts import FEEDBACK
+from .rules import Rule, card_numbers
 
-VERIFIERS = ("exact", "official")
 OUTCOMES = ("correct", "wrong_value", "wrong_numbers", "illegal", "misread")
 REWARDS = {"correct": 5.0, "wrong_value": -1.0, "wrong_numbers": -2.0, "illegal": -3.0, "misread": -1.5}
-MAX_TEXT = 100_000  # characters of an answer; the fields of a longer one are not looked for
 
-# The official template (single quotes, trailing comma) is not JSON, so its fields are looked for one by one.
+# The official template (single quotes, trailing comma) is not JSON, so each field is searched for separately.
 _FORMULA = re.compile(r'"formula"\s*:\s*"([^"]*)"')
 _LISTS = {key: re.compile(rf'"{key}"\s*:\s*\[([^\[\]]{{0,400}})\]') for key in ("cards", "number")}
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,6}")
-
-
-@dataclass(frozen=True)
-class Grade:
-    """What the verifier says about one answer.
-
-    reward: the reward of this attempt. outcome: one of `OUTCOMES`. feedback: the whole sentence for the chat
-    with ``verifier="exact"``; with ``verifier="official"`` the bare message (the released code's "Verify
-    Info"), of which the chat makes "You failed this trial because {message}".
-    """
-
-    reward: float
-    outcome: str
-    feedback: str
 
 
 _GRADES = {outcome: Grade(REWARDS[outcome], outcome, FEEDBACK[outcome]) for outcome in OUTCOMES}
@@ -65,10 +48,10 @@ def grade(
     modality: str = "text",
     verifier: str = "exact",
 ) -> Grade:
-    """Grade one answer, any text whatever, to the hand `cards` (ranks such as "A", "10", "K").
+    """Grade one answer (any string) to the hand `cards` (ranks such as "A", "10", "K").
 
     With ``modality="image"`` the answer's "cards" field is checked first: it must name the four ranks, in any
-    order; an answer without a legible one counts as misread. Raises ValueError for an unknown card, rule,
+    order; an answer without a readable one counts as misread. Raises ValueError for an unknown card, rule,
     modality or verifier.
     """
     check_choice("verifier", verifier, VERIFIERS)
@@ -95,14 +78,14 @@ def _outcome(text: str, cards: Sequence[str], numbers: Sequence[int], target: in
 
 
 def read_cards(text: str) -> list[str] | None:
-    """The cards the answer says it sees (its "cards" field); None without such a list of ranks."""
+    """The ranks in the answer's "cards" field; None if it has no such list."""
     return _cards(text, _document(text))
 
 
 def recognition(text: str, cards: Sequence[str]) -> float:
     """The share of the hand `cards` that the answer's "cards" field names, in any order; 1.0 only if all is right.
 
-    Cards named too many count as errors too. The paper's recognition accuracy (section 5.3, Fig. 8) is the share
+    Surplus cards also count as errors. The paper's recognition accuracy (section 5.3, Fig. 8) is the share
     of answers with 1.0, as in the official code, which counts those not graded as misread.
     """
     seen = read_cards(text) or []
@@ -110,12 +93,12 @@ def recognition(text: str, cards: Sequence[str]) -> float:
 
 
 def read_numbers(text: str) -> list[int] | None:
-    """The values the answer gives to the cards (its "number" field); None without such a list."""
+    """The values in the answer's "number" field; None if it has no such list."""
     return _numbers(text, _document(text))
 
 
 def read_formula(text: str) -> str | None:
-    """The answer's "formula" field as it stands; None without a text field of that name."""
+    """The answer's "formula" field, verbatim; None if it has no such string."""
     return _formula(text, _document(text))
 
 
@@ -127,7 +110,7 @@ def has_format(text: str) -> bool:
 
 
 def _document(text: str) -> dict | None:
-    """The answer as a JSON object; None if it is not one, and its fields are then looked for in the text."""
+    """The answer as a JSON object; None if it is not one (its fields are then searched for in the text)."""
     if len(text) > MAX_TEXT:
         return None
     try:
@@ -153,7 +136,7 @@ def _list(text: str, document: dict | None, key: str) -> list | None:
 
 
 def _cards(text: str, document: dict | None) -> list[str] | None:
-    """Ranks may be JSON strings, JSON integers or bare words; nothing else is a rank."""
+    """Accepts ranks as JSON strings, JSON integers or bare words."""
     cards = []
     for item in _list(text, document, "cards") or ():
         if type(item) is int and 0 <= item <= 99:
@@ -165,7 +148,7 @@ def _cards(text: str, document: dict | None) -> list[str] | None:
 
 
 def _numbers(text: str, document: dict | None) -> list[int] | None:
-    """Values may be JSON integers or digits, quoted or not; booleans and fractions are no values."""
+    """Accepts values as JSON integers or digits, quoted or not; not booleans or fractions."""
     numbers = []
     for item in _list(text, document, "number") or ():
         if type(item) is str and _WHOLE_NUMBER.fullmatch(item):

@@ -1,74 +1,74 @@
-"""What PPO learns from: conversations with advantages and returns, laid out as tensors.
+"""PPO's training batches: conversations as tensors, with their attempts' advantages and returns.
 
-Each answer of a route has a prompt of its own, which repeats the instructions and the history. Conversations of an
-episode that begin alike share a row: their common beginning stands there once, and every token sees its own
-conversation alone, at the positions it has there. It is a tree of tokens in place of its branches, with the same
-gradient. The expert's walk along a route of V-IRL-L is then a quarter as many tokens.
+Prefix sharing: each answer of a route has a prompt of its own, which repeats the instructions and the history.
+Conversations of an episode with a common prefix are packed into one row: the prefix is stored once, and a tree
+attention mask restricts every token to its own conversation, at its positions there. The gradient is the same; the
+expert's walk along a route of V-IRL-L takes a quarter of the tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 import torch
 
 from ..models.policy import Picture, Policy, stack_pictures
-from ..models.rollout import Attempt, Conversation, common_beginning
+from ..models.rollout import Attempt, Conversation, shared_prefix
 
-MIN_LOGPROB_WEIGHT = 0.5  # of the tokens before the answer key, in the official sequence-level ratio
-_ALIKE = 0.5  # share of a conversation's tokens that must be those of the last one for both to share a row
+KEY_WEIGHT = 0.5  # of the tokens before the answer key, in the official sequence-level ratio
+MIN_SHARED = 0.5  # share of a conversation's tokens that must be a prefix of the one before for both to share a row
 
 
 @dataclass(frozen=True)
 class Step:
-    """One attempt as PPO sees it."""
+    """One attempt with its advantage and return."""
 
     attempt: Attempt
     advantage: float
     return_: float
 
 
-Played = tuple[Conversation, list[Step]]
-Row = list[Played]  # one conversation, or several of an episode that begin alike
+Conversations = list[tuple[Conversation, list[Step]]]  # of one episode, in order
+Row = Conversations  # those in one row of the batch: one, or several with a shared prefix
 
 
 @dataclass
 class Batch:
-    """Rows padded to the same length, and where in them the tokens of the answers are."""
+    """Rows padded on the right. T: answer tokens of all rows; A: attempts of all rows."""
 
-    ids: torch.Tensor  # (rows, tokens)
-    row: torch.Tensor  # (answers' tokens,), as the five below: row and
-    place: torch.Tensor  # place of the token before, whose state predicts
-    token: torch.Tensor  # this one
-    attempt: torch.Tensor  # number of the attempt that it belongs to
-    old_logprobs: torch.Tensor
-    weights: torch.Tensor  # of the token in the sequence-level log-probability
-    prompt_row: torch.Tensor  # (attempts,): row and
-    prompt_end: torch.Tensor  # place of the last prompt token, where the critic looks
-    advantages: torch.Tensor  # (attempts,)
-    returns: torch.Tensor  # (attempts,)
-    pictures: Picture | None = None  # of the rows that have one, in their order
-    # Where conversations share a row: (rows, tokens), place of a token in its conversation; and (rows, 1, tokens,
-    # tokens), which tokens it sees. None where each row is one conversation, in which a token sees all before it.
-    positions: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
+    input_ids: torch.Tensor  # (rows, length)
+    # Of each answer token:
+    row: torch.Tensor  # (T,): its row
+    predictor: torch.Tensor  # (T,): column of the preceding token, whose hidden state predicts it
+    token: torch.Tensor  # (T,): its id
+    attempt: torch.Tensor  # (T,): index of its attempt, 0 to A - 1
+    old_logprobs: torch.Tensor  # (T,): when it was sampled
+    weights: torch.Tensor  # (T,): its weight in the sequence-level log-probability
+    # Of each attempt:
+    prompt_row: torch.Tensor  # (A,): its row
+    prompt_end: torch.Tensor  # (A,): column of its last prompt token, the critic's input
+    advantages: torch.Tensor  # (A,)
+    returns: torch.Tensor  # (A,)
+    pictures: Picture | None = None  # of the rows that have one, in order
+    # None if every row is one conversation, with plain causal attention:
+    position_ids: torch.Tensor | None = None  # (rows, length): of a token in its conversation
+    attention_mask: torch.Tensor | None = None  # (rows, 1, length, length), bool: which tokens a token attends to
 
 
-def pack(played: Sequence[Played]) -> list[Row]:
-    """The rows of one episode's conversations: one that begins like the last one joins its row.
+def pack(conversations: Conversations) -> list[Row]:
+    """The rows of one episode: a conversation that starts like the one before joins its row.
 
-    One with a picture has a row of its own, for its picture is another one and stands at the beginning.
+    One with a picture has a row of its own, because its picture differs and comes first.
     """
     rows: list[Row] = []
-    for conversation, steps in played:
+    for conversation, steps in conversations:
         last = rows[-1][-1][0] if rows else None
         joins = (
             last is not None
             and conversation.picture is last.picture is None
-            and common_beginning(last.ids, conversation.ids) >= _ALIKE * len(conversation.ids)
+            and shared_prefix(last.ids, conversation.ids) >= MIN_SHARED * len(conversation.ids)
         )
         if joins:
             rows[-1].append((conversation, steps))
@@ -78,16 +78,16 @@ def pack(played: Sequence[Played]) -> list[Row]:
 
 
 def lay_out(row: Row) -> tuple[list[int], list[np.ndarray]]:
-    """The token ids of a row, and the places in it of each conversation's tokens."""
+    """The token ids of a row, and for each conversation the columns of its tokens."""
     ids: list[int] = []
-    places: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
     for number, (conversation, _) in enumerate(row):
-        shared = common_beginning(row[number - 1][0].ids, conversation.ids) if number else 0
+        shared = shared_prefix(row[number - 1][0].ids, conversation.ids) if number else 0
         fresh = conversation.ids[shared:]
-        beginning = places[-1][:shared] if number else np.arange(0)
-        places.append(np.concatenate([beginning, len(ids) + np.arange(len(fresh))]))
+        prefix = columns[-1][:shared] if number else np.arange(0)
+        columns.append(np.concatenate([prefix, len(ids) + np.arange(len(fresh))]))
         ids += fresh
-    return ids, places
+    return ids, columns
 
 
 def row_length(row: Row) -> int:
@@ -95,60 +95,74 @@ def row_length(row: Row) -> int:
     return len(lay_out(row)[0])
 
 
-def make_batch(rows: Sequence[Row], policy: Policy, answer_key: str | None = None) -> Batch:
+def make_batch(rows: Sequence[Row], policy: Policy, answer_key: str = "") -> Batch:
     """Stack rows, with their attempts' advantages and returns.
 
     With `answer_key`, tokens before its last occurrence in an answer weigh one half, as in the official code; unlike
-    there the key is found in the text, so any tokenizer will do.
+    there the key is found in the text, so any tokenizer works.
     """
     laid_out = [lay_out(row) for row in rows]
-    longest = max(len(ids) for ids, _ in laid_out)
-    ids = torch.full((len(rows), longest), policy.tokenizer.pad_token_id)
-    answers, prompts, steps = [], [], []
-    for number, (row, (row_ids, row_places)) in enumerate(zip(rows, laid_out, strict=True)):
-        ids[number, : len(row_ids)] = torch.tensor(row_ids)
-        for (conversation, its_steps), places in zip(row, row_places, strict=True):
+    length = max(len(ids) for ids, _ in laid_out)
+    input_ids = torch.full((len(rows), length), policy.tokenizer.pad_token_id)
+    tokens: dict[str, list] = {name: [] for name in ("row", "predictor", "token", "attempt", "logprobs", "weights")}
+    prompt_row, prompt_end, steps = [], [], []
+    for r, (row, (row_ids, row_columns)) in enumerate(zip(rows, laid_out, strict=True)):
+        input_ids[r, : len(row_ids)] = torch.tensor(row_ids)
+        for (conversation, its_steps), columns in zip(row, row_columns, strict=True):
             for step in its_steps:
-                a = step.attempt
-                before, said = places[a.start - 1 : a.end - 1].tolist(), conversation.ids[a.start : a.end]
-                weights = key_weights(said, policy, answer_key).tolist() if answer_key else repeat(1.0)
-                answers += zip(repeat(number), before, said, repeat(len(steps)), a.logprobs, weights, strict=False)
-                prompts.append((number, before[0]))
+                answer = step.attempt
+                ids, count = conversation.ids[answer.start : answer.end], answer.end - answer.start
+                predictors = columns[answer.start - 1 : answer.end - 1].tolist()
+                tokens["row"] += [r] * count
+                tokens["predictor"] += predictors
+                tokens["token"] += ids
+                tokens["attempt"] += [len(steps)] * count
+                tokens["logprobs"] += answer.logprobs
+                tokens["weights"] += key_weights(ids, policy, answer_key).tolist() if answer_key else [1.0] * count
+                prompt_row.append(r)
+                prompt_end.append(predictors[0])
                 steps.append(step)
-    numbers = ([step.advantage for step in steps], [step.return_ for step in steps])
-    tensors = (
-        ids,
-        *map(torch.tensor, zip(*answers, strict=True)),
-        *map(torch.tensor, zip(*prompts, strict=True)),
-        *(torch.tensor(values, dtype=torch.float32) for values in numbers),
+    several = any(len(row) > 1 for row in rows)
+    positions, mask = _tree([columns for _, columns in laid_out], length) if several else (None, None)
+    device = policy.device
+    return Batch(
+        input_ids.to(device),
+        *(torch.tensor(values).to(device) for values in tokens.values()),
+        torch.tensor(prompt_row).to(device),
+        torch.tensor(prompt_end).to(device),
+        torch.tensor([step.advantage for step in steps], dtype=torch.float32).to(device),
+        torch.tensor([step.return_ for step in steps], dtype=torch.float32).to(device),
+        stack_pictures((conversation.picture for row in rows for conversation, _ in row), device),
+        positions if positions is None else positions.to(device),
+        mask if mask is None else mask.to(device),
     )
-    pictures = stack_pictures((conversation.picture for row in rows for conversation, _ in row), policy.device)
-    seen = _sight([places for _, places in laid_out], longest) if any(len(row) > 1 for row in rows) else ()
-    return Batch(*(t.to(policy.device) for t in tensors), pictures, *(t.to(policy.device) for t in seen))
 
 
-def _sight(rows: Sequence[Sequence[np.ndarray]], longest: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`positions` and `mask` of a `Batch`, from the places of every row's conversations."""
-    positions = torch.zeros(len(rows), longest, dtype=torch.long)
-    # Padding sees itself: attention over nothing would be no number, and spoil the gradient of everything else.
-    mask = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
-    for number, row in enumerate(rows):
-        for places in map(torch.from_numpy, row):
-            positions[number, places] = torch.arange(len(places))
-            mask[number, places[:, None], places] = torch.ones(len(places), len(places), dtype=torch.bool).tril()
+def _tree(rows: Sequence[Sequence[np.ndarray]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`position_ids` and `attention_mask` of a `Batch`, from the columns of every row's conversations."""
+    positions = torch.zeros(len(rows), length, dtype=torch.long)
+    # Let padding attend to itself: a fully masked row gives NaN, which would poison the whole gradient.
+    mask = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1)
+    for r, row in enumerate(rows):
+        for columns in map(torch.from_numpy, row):
+            count = len(columns)
+            positions[r, columns] = torch.arange(count)
+            mask[r, columns[:, None], columns] = torch.ones(count, count, dtype=torch.bool).tril()
     return positions, mask[:, None]
 
 
 def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
-    """(rows, tokens, hidden size): the states of a whole batch, with its pictures."""
-    seen = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.positions}
-    states = policy.decoder(input_ids=batch.ids, use_cache=False, **seen, **(batch.pictures or {}))
-    return states.last_hidden_state
+    """(rows, length, hidden size): the last hidden states of a batch, with its pictures."""
+    tree = {}
+    if batch.attention_mask is not None:
+        tree = {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+    output = policy.decoder(input_ids=batch.input_ids, use_cache=False, **tree, **(batch.pictures or {}))
+    return output.last_hidden_state
 
 
 def key_weights(ids: list[int], policy: Policy, answer_key: str) -> torch.Tensor:
-    """(tokens,): one half before the token in which the last ``"answer_key"`` begins, one from there on."""
+    """(tokens,): one half before the token in which the last ``"answer_key"`` starts, one from there on."""
     pieces = [policy.tokenizer.decode([i]) for i in ids]
     start = "".join(pieces).rfind(f'"{answer_key}"')
     ends = np.cumsum([len(piece) for piece in pieces])
-    return torch.tensor([MIN_LOGPROB_WEIGHT if end <= start else 1.0 for end in ends])
+    return torch.tensor([KEY_WEIGHT if end <= start else 1.0 for end in ends])

@@ -6,16 +6,13 @@
 N is the number of parameters and D counts tokens. The paper approximates D_buffer as lambda * D_RL with lambda = 6
 (GeneralPoints) or 5.1 (V-IRL), because it reads the history again for every attempt and trains on each buffer for
 several epochs. We count both: D_RL is every token of every optimisation pass, D_buffer every token that went through
-the model during rollouts, so the smaller lambda of a rollout engine with a cache is the measured one. A prompt counts
-in D_RL with each of its answers, as in the paper, although what prompts have in common is read once (see `batch`): RL
-is charged more than it takes.
+the model during rollouts; with a KV cache the measured lambda is smaller. A prompt counts in D_RL with each of its
+answers, as in the paper, although a shared prefix is read only once (see `batch`): RL is charged more than it uses.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-
-PAPER_LAMBDA = {"general_points": 6.0, "navigation": 5.1}
 
 
 @dataclass
@@ -44,8 +41,12 @@ class Compute:
 
     @property
     def measured_lambda(self) -> float:
-        """D_buffer / D_RL, to compare with `PAPER_LAMBDA`."""
+        """D_buffer / D_RL, to compare with `Task.paper_lambda`."""
         return self.buffer_tokens / max(self.trained_tokens, 1)
+
+    def as_init(self) -> Compute:
+        """Everything spent so far, counted as Init before a fork; a rollout token costs a third of a trained one."""
+        return Compute(self.parameters, self.init_tokens + self.trained_tokens + round(self.buffer_tokens / 3))
 
     def to_dict(self) -> dict[str, int]:
         return asdict(self)

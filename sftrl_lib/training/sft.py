@@ -25,17 +25,19 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
+from ..configs import SFTConfig
+from ..files import write_atomically
 from ..models.policy import Policy
-from ..profiles import SFTConfig
+from .branch import Branch
 from .compute import Compute
 from .snapshots import write_snapshot
 
-FROZEN = {  # what does not learn -> the parts of the model, by their names in LLaVA (paper Fig. 16)
+PARTS = {  # `SFTConfig.frozen` -> the frozen parts of the model, by their names in LLaVA (paper Fig. 16)
     "none": (),
     "vision": ("vision_tower",),
     "vision+adapter": ("vision_tower", "multi_modal_projector"),
 }
-LENGTH = "length"  # column of the tokens of an example with a picture, from which batches of like length are made
+LENGTH = "length"  # column: tokens of an example with a picture, for batches of similar length
 
 
 class _Snapshots(TrainerCallback):
@@ -51,7 +53,7 @@ class _Snapshots(TrainerCallback):
 
 
 class _EpochLengths(LengthGroupedSampler):
-    """Examples of like length in a batch, in an order that depends on the seed and the epoch alone.
+    """Batches of examples of similar length, in an order that depends only on the seed and the epoch.
 
     transformers gives its own sampler no generator, so a resumed run would draw another order.
     """
@@ -71,16 +73,27 @@ class _EpochLengths(LengthGroupedSampler):
 
 
 class _Trainer(SFTTrainer):
-    """TRL's trainer, whose interrupted training is the same training (`tests/test_interrupted_training.py`)."""
+    """TRL's trainer, but an interrupted run gives the same result (`tests/test_interrupted_training.py`)."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """Load the weights as they are loaded everywhere else.
 
         transformers reads the file with ``strict=False``. The names in a saved LLaVA are not those of the module, so
-        nothing would be loaded and training would go on from the weights it began with.
+        nothing would be loaded and training would silently continue from its initial weights.
         """
+        if hasattr(self.model, "peft_config"):  # adapters have names of their own, which do match
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
+
+    def train_to(self, steps: int, checkpoint: Path | None) -> None:
+        """Train to `steps`, from a checkpoint if there is one; one at the last step is only loaded."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
+        if state.global_step < steps:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        else:  # transformers would train one more step
+            self._load_from_checkpoint(str(checkpoint))
+            self.state = state
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
@@ -105,15 +118,15 @@ def last_complete(training: Path) -> Path | None:
 
 @contextmanager
 def frozen(policy: Policy, what: str) -> Iterator[None]:
-    """The parts of the model called `what` do not learn inside the block; afterwards whatever learnt learns again.
+    """Freeze the parts of the model called `what` inside the block.
 
-    Raises ValueError for a name that is not a key of `FROZEN`, and for parts that the model does not have.
+    Raises ValueError for a name that is not a key of `PARTS`, and for parts that the model does not have.
     """
-    if what not in FROZEN:
-        raise ValueError(f"frozen={what!r} is not known; use one of {', '.join(map(repr, FROZEN))}.")
-    if FROZEN[what] and policy.processor is None:
+    if what not in PARTS:
+        raise ValueError(f"frozen={what!r} is not known; use one of {', '.join(map(repr, PARTS))}.")
+    if PARTS[what] and policy.processor is None:
         raise ValueError(f"frozen={what!r} needs a vision-language model; {type(policy.model).__name__} has no vision.")
-    parts = [getattr(policy.decoder, name) for name in FROZEN[what]]
+    parts = [getattr(policy.decoder, name) for name in PARTS[what]]
     learning = [p for part in parts for p in part.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
@@ -127,12 +140,12 @@ def frozen(policy: Policy, what: str) -> Iterator[None]:
 def example_lengths(policy: Policy, dataset: Dataset) -> list[int]:
     """Number of tokens of every example, prompt, answer and the image tokens of its picture together.
 
-    A processor makes all pictures of a data set equally large, so the first one is counted for all.
+    All pictures of a dataset get the same number of tokens, so only the first one is counted.
     """
     pictured = "images" in dataset.column_names
-    speaker = policy.processor if pictured else policy.tokenizer
+    processor = policy.processor if pictured else policy.tokenizer
     chats = dataset.select_columns(["prompt", "completion"])
-    texts = [speaker.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in chats]
+    texts = [processor.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in chats]
     lengths = [len(ids) for ids in policy.tokenizer(texts, add_special_tokens=False).input_ids]
     if not pictured:
         return lengths
@@ -151,36 +164,22 @@ def steps_for(policy: Policy, dataset: Dataset, config: SFTConfig, flops: float)
     return max(1, round(flops / per_step))
 
 
-def _train(trainer: SFTTrainer, checkpoint: Path | None, steps: int) -> None:
-    """Train to `steps`. Resumed at its last step, transformers would do one more."""
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
-    if state.global_step < steps:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    else:
-        trainer._load_from_checkpoint(str(checkpoint))
-        trainer.state = state
+def train(branch: Branch, save_every: int = 100) -> None:
+    """Continue with SFT for the branch's budget; see `Branch` for what it writes."""
+    steps = steps_for(branch.policy, branch.data, branch.config, branch.budget)
+    train_steps(branch, steps, save_every=save_every)
 
 
-def train_sft(
-    policy: Policy,
-    dataset: Dataset,
-    config: SFTConfig,
-    compute: Compute,
-    steps: int,
-    checkpoints: int,
-    folder: Path,
-    seed: int,
-    schedule: str = "cosine",
-    save_every: int = 100,
-) -> Policy:
-    """Fine-tune `policy` in place for `steps` steps and return it.
+def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every: int = 100) -> None:
+    """SFT for `steps` steps, with a schedule of transformers'.
 
-    Writes ``folder/step-NNNNN`` at `checkpoints` equal shares of the steps and continues an interrupted run from
-    the trainer's own checkpoints in ``folder/training``.
+    Writes ``step-NNNNN`` at `branch.checkpoints` equal shares of the steps (none if that is 0), ``log.json`` at the
+    end, and resumes from the trainer's own checkpoints in ``training``, one every `save_every` steps.
     """
-    at = {math.ceil(steps * (i + 1) / checkpoints) for i in range(checkpoints)}
-    training = folder / "training"
-    device = policy.device.type
+    policy, config, compute = branch.policy, branch.config, branch.compute
+    snapshots_at = {math.ceil(steps * (i + 1) / branch.checkpoints) for i in range(branch.checkpoints)}
+    training = branch.folder / "training"
+    dataset = branch.data
     pictured = "images" in dataset.column_names
     arguments = TRLConfig(
         output_dir=str(training),
@@ -190,17 +189,17 @@ def train_sft(
         lr_scheduler_type=schedule,
         warmup_steps=config.warmup,
         weight_decay=0.0,
-        adam_beta1=0.9,
-        adam_beta2=0.98,
-        adam_epsilon=1e-7,
+        adam_beta1=config.adam_betas[0],
+        adam_beta2=config.adam_betas[1],
+        adam_epsilon=config.adam_eps,
         max_length=None,
         train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         length_column_name=LENGTH,
         remove_unused_columns=not pictured,  # TRL would drop the lengths, and leaves reading pictures to its collator
-        seed=seed,
-        data_seed=seed,
-        bf16=False,
-        use_cpu=device == "cpu",
+        seed=branch.seed,
+        data_seed=branch.seed,
+        bf16=False,  # autocast; the weights have the profile's dtype
+        use_cpu=policy.device.type == "cpu",
         gradient_checkpointing=False,
         include_num_input_tokens_seen="non_padding",
         save_steps=save_every,
@@ -219,17 +218,16 @@ def train_sft(
             args=arguments,
             train_dataset=dataset,
             processing_class=policy.processor if pictured else policy.tokenizer,
-            callbacks=[_Snapshots(policy, folder, compute, at)],
+            callbacks=[_Snapshots(policy, branch.folder, compute, snapshots_at)],
         )
-        trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in the place of the bar
-        _train(trainer, last_complete(training), steps)
+        trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in place of the bar
+        trainer.train_to(steps, last_complete(training))
     compute.trained_tokens = int(trainer.state.num_input_tokens_seen)
     per_step = (compute.flops - compute.init_flops) / steps
-    log = [entry for entry in trainer.state.log_history if "loss" in entry]
     history = [
-        {"step": e["step"], "flops": compute.init_flops + per_step * e["step"], "loss": float(e["loss"])} for e in log
+        {"step": e["step"], "flops": compute.init_flops + per_step * e["step"], "loss": float(e["loss"])}
+        for e in trainer.state.log_history
+        if "loss" in e
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "log.json").write_text(json.dumps(history))
+    write_atomically(branch.folder / "log.json", json.dumps(history))
     policy.model.eval()
-    return policy

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.checkpoint import CheckpointError, reason, replace_folder
+from ..files import fresh_folder, reason, replace_folder
+from ..fingerprint import difference, made_with, plain
+from ..models.checkpoint import CheckpointError
 from ..models.policy import Policy
+from ..runs import Run
 from .compute import Compute
 
 
@@ -24,8 +26,7 @@ class Snapshot:
 def write_snapshot(policy: Policy, run: Path, step: int, compute: Compute) -> Path:
     """Write ``run/step-NNNNN``, which loads with the Auto classes; it appears only when it is complete."""
     folder = run / f"step-{step:05d}"
-    fresh = run / f".{folder.name}"
-    shutil.rmtree(fresh, ignore_errors=True)
+    fresh = fresh_folder(folder)
     policy.save(fresh)
     (fresh / "compute.json").write_text(json.dumps({"step": step, **compute.to_dict()}))
     replace_folder(fresh, folder)
@@ -41,6 +42,16 @@ def read_snapshot(folder: Path) -> Snapshot:
         raise CheckpointError(
             f"{folder} holds no complete model ({reason(error)}); run the step that makes it again."
         ) from error
+
+
+def snapshots_of(run: Run) -> list[Snapshot]:
+    """The snapshots of a run. Raises CheckpointError if there is none, or if other settings made what is there."""
+    before = made_with(run.folder)
+    if before is not None and before != plain(run.identity):
+        raise CheckpointError(
+            f"{run.name} was made with other settings ({difference(before, plain(run.identity))}); train it first."
+        )
+    return snapshots(run.folder)
 
 
 def snapshots(run: Path) -> list[Snapshot]:

@@ -1,7 +1,7 @@
-"""The cities that can be generated: where they lie, what their streets are like, and words of their own.
+"""The cities that can be generated: location, street plans, and local words for landmark names.
 
 How they differ: the paper's routes are real ones, 1,000 in New York and two in each of nine cities. Ours are
-invented at the same places; each city has another mix of the street plans in `streets.py`.
+invented at the same places; each city has a different mix of the street plans in `streets.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class CitySpec:
     latitude: float
     longitude: float
     districts: tuple[District, ...]
-    words: tuple[str, ...]  # of the city's own, for the names of its landmarks
+    words: tuple[str, ...]  # local words for landmark names
     routes: int = 1000
 
 
@@ -97,5 +97,5 @@ MINI = "mini"  # the eighteen routes of `MINI_CITIES` in one set, as in the offi
 
 
 def city_names() -> tuple[str, ...]:
-    """Every name that ``routes=`` of the environment and `load_city` know."""
+    """Every name that ``routes=`` of the environment and `load_city` accept."""
     return (*CITIES, *(f"{name}:heldout" for name in CITIES), *MINI_CITIES, MINI)

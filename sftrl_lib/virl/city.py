@@ -1,13 +1,12 @@
-"""Generated cities: streets in real latitudes and longitudes, landmarks, and routes in the official schema.
+"""Generated cities: streets at real latitudes and longitudes, landmarks, and routes in the official schema.
 
 How they differ:
 * paper: 1,000 routes in New York (2.2 GB of street views) and VLN mini, two routes in each of nine cities;
   every test on the training city samples the routes that were trained on.
-* official code: no generator for the New York routes; V-IRL's own one asks Google Maps.
-* ours: every city is a function of its name and a seed. ``nyc`` stands in for the New York routes, with
-  districts of all five geometries; ``nyc:heldout`` has routes to destinations that no training route leads
-  to; the nine cities of VLN mini have two routes each, with landmarks and streets of their own. The landmarks
-  are invented.
+* official code: no generator for the New York routes; V-IRL's generator queries Google Maps.
+* ours: every city is a function of its name and a seed. ``nyc`` replaces the New York routes and has districts of
+  all five geometries; ``nyc:heldout`` has routes to destinations of no training route; the nine cities of VLN
+  mini have two routes each, with their own streets and landmarks. All landmarks are invented.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..attempts import check_choice
 from .cities import CITIES, MINI, MINI_CITIES, CitySpec, city_names
 from .landmarks import address, landmark_names
 from .rails import bearing, compass_word, distance, spatial_word, wrap
@@ -30,29 +30,29 @@ from .schema import (
     City,
     Geocode,
     Route,
-    check_choice,
+    StreetMap,
     find_routes,
     read_city,
 )
-from .streets import METRES_PER_DEGREE, StreetMap, lay_out
+from .streets import METRES_PER_DEGREE, lay_out
 
 PANORAMA_EVERY = 10.0  # metres along a street
-LANDMARK_SHARE = 0.75  # of the crossings that have a landmark
-HELDOUT_SHARE = 0.2  # of the landmarks that only held-out routes lead to
-LEGS = (2, 6)
+LANDMARK_SHARE = 0.75  # share of crossings that have a landmark
+HELDOUT_SHARE = 0.2  # share of landmarks that are destinations of held-out routes only
+LEGS = (2, 6)  # fewest and most legs of a route
 SHARPEST_TURN, STRAIGHTEST_TURN, STRAIGHT = 150.0, 25.0, 12.0  # degrees
 KEEP_STRAIGHT = 0.35  # probability of passing one more crossing on the same leg
-WALKING_SPEED = 1.3  # metres a second
+WALKING_SPEED = 1.3  # metres per second
 
 
 SPLITS = ("train", "heldout")
-HELDOUT_ROUTES = 200  # of a city's held-out split, unless asked otherwise
+HELDOUT_ROUTES = 200  # default number in a city's held-out split
 
 
 def load_city(routes: str | os.PathLike[str] | City) -> City:
-    """A city by name (generated with seed 0), by folder in the official layout, or as it is.
+    """A city by name (generated with seed 0) or from a folder in the official layout; a `City` is returned as is.
 
-    Raises ValueError if `routes` is none of these, or the folder is not as it should be.
+    Raises ValueError if `routes` is none of these, or if the folder is malformed.
     """
     if isinstance(routes, City):
         return routes
@@ -99,8 +99,8 @@ def generate_city(name: str, routes: int | None = None, split: str = "train", se
     """`routes` different routes of a city (by default 1,000, 200 for "heldout", 2 for a mini city).
 
     Streets and landmarks depend on (name, seed), the routes also on the split; asking for more routes only
-    appends. A landmark is the destination of training routes or of held-out ones, so no route is in both.
-    Raises ValueError for an unknown city or split, and if the city has not that many routes.
+    appends. Each landmark is a destination in one split only, so no route is in both. Raises ValueError for an
+    unknown city or split, and if the city does not have that many routes.
     """
     specs = {**CITIES, **MINI_CITIES}
     spec = specs[check_choice("name", name, tuple(specs))]
@@ -121,7 +121,7 @@ def generate_city(name: str, routes: int | None = None, split: str = "train", se
             found.append(Route.from_record(streets.record(path, rng), f"{full_name}, route {len(found)}"))
             if len(found) == routes:
                 return City(full_name, tuple(found), streets.panoramas, routes, (streets.map,))
-    raise ValueError(f"{full_name} has no {routes} different routes; {len(found)} were found.")
+    raise ValueError(f"Found only {len(found)} different routes in {full_name}, not {routes}.")
 
 
 class _Streets:
@@ -138,7 +138,7 @@ class _Streets:
         east_scale = METRES_PER_DEGREE * math.cos(math.radians(spec.latitude))
 
         def geocode(x: float, y: float) -> Geocode:
-            # Seven decimals, as Google gives them: a centimetre.
+            # Seven decimals (1 cm), as Google gives them.
             return (
                 round(spec.latitude + (y - middle[1]) / METRES_PER_DEGREE, 7),
                 round(spec.longitude + (x - middle[0]) / east_scale, 7),
@@ -166,7 +166,7 @@ class _Streets:
     def _place_landmarks(
         self, rng: random.Random, metres: tuple[tuple[float, float], ...], geocode: Any
     ) -> None:
-        """At most one landmark a crossing, on the ground between two neighbouring streets."""
+        """At most one landmark per crossing, between two neighbouring streets."""
         names = landmark_names(rng, self._spec.words)
         self.places: dict[int, dict[str, Any]] = {}
         for i, (x, y) in enumerate(metres):
@@ -198,7 +198,7 @@ class _Streets:
         self.heldout = frozenset(order[: round(HELDOUT_SHARE * len(order))])
 
     def walk(self, rng: random.Random) -> tuple[int, ...] | None:
-        """Start and way-points of a random route with a turn at every way-point; None if it led nowhere."""
+        """Start and way-points of a random route with a turn at every way-point; None if the walk failed."""
         n_legs = rng.randint(*LEGS)
         here, heading = rng.randrange(len(self.nodes)), None
         path, passed = [here], {here}
@@ -224,7 +224,7 @@ class _Streets:
         return tuple(path) if here in self.places else None
 
     def record(self, path: tuple[int, ...], rng: random.Random) -> dict[str, Any]:
-        """A route in the official schema; every key of the released files is there."""
+        """A route in the official schema, with every key of the released files."""
         nodes = [self.nodes[i] for i in path]
         headings = [bearing(a, b) for a, b in zip(nodes[:-1], nodes[1:], strict=True)]
         lengths = [round(distance(a, b)) for a, b in zip(nodes[:-1], nodes[1:], strict=True)]
@@ -232,7 +232,7 @@ class _Streets:
         destination = seen[-1]
         expressions = [place["expression"] if place else NO_LANDMARK for place in seen]
         expressions[-1] = f"The destination {expressions[-1]}"
-        initial = rng.randrange(1, 360)  # never 0, which means: draw one at every reset
+        initial = rng.randrange(1, 360)  # never 0, which means a random one at every reset
         before = [initial, *map(int, headings)]
         steps = [
             f"Head {compass_word(heading)} for {length} m"
@@ -268,7 +268,7 @@ class _Streets:
         }
 
     def _seen(self, node: int, heading: float) -> dict[str, Any] | None:
-        """The landmark of a crossing as it appears to somebody who arrives along `heading`."""
+        """The landmark of a crossing as it lies for someone who arrives along `heading`."""
         place = self.places.get(node)
         if place is None:
             return None
@@ -287,7 +287,7 @@ _MILESTONE = """{{
 
 
 def _spoken(steps: list[str], expressions: list[str]) -> str:
-    """The route in one paragraph, as a person would say it."""
+    """The route as one paragraph of natural language."""
     clauses = [
         step if text == NO_LANDMARK else f"{step} until {text.replace('The dest', 'the dest', 1)}"
         for step, text in zip(steps, expressions, strict=True)

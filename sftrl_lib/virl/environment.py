@@ -1,66 +1,56 @@
 """V-IRL navigation as a Gymnasium environment; an action is the model's raw text (paper 4.2, appendix B).
 
-How they differ:
-* paper: an episode ends when the agent stops at the destination or at 2 verification steps, the latter at -1.
-* official code: grades two attempts at a position, then has the model generate a third time, ignores that
-  text even if it is right, and gives -1 for it. ``verifier="official"`` does the same.
-* ours (``verifier="exact"``): the last graded attempt at a position truncates the episode and keeps its own
-  reward.
+An episode ends when the agent stops at the destination or when the attempts at a position are used up (paper: 2
+verification steps); `attempts.py` says how paper, official code and ours differ there. In all three a wrong action is
+never executed, and a correct one moves the agent to the next position of the rail with a fresh prompt. Earlier
+positions appear in its history as observation and expert action, not as chat turns.
 
-With images the paper and the official code agree on what is text: all but the latest observation (Fig. 13).
-
-In all three a wrong action is never carried out, and a right one moves the agent to the next position of the
-rail with a fresh prompt: earlier positions appear in its history as observation and expert action, not as
-conversation.
+With images, in the paper as in the official code, all but the latest observation is text (Fig. 13).
 """
 
 from __future__ import annotations
 
 import os
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from ..messages import Message, messages_space, parts_message, text_message, text_space
+from ..attempts import AttemptsEnv, Grade, check_choice, check_whole
 from .city import load_city
-from .prompts import ACTION_SPACES, MODALITIES, history_line, prompt_at, shown_observation, task_prefix
-from .rails import VERIFIERS, Rail, rail_builder
-from .schema import City, check_choice
+from .prompts import ACTION_SPACES, history_line, prompt_at, shown_observation, task_prefix
+from .rails import Rail, rail_builder
+from .schema import City
 from .verifier import EXCEEDED, grade
 
 if TYPE_CHECKING:
-    from .street_views import Look
+    from .street_views import Look, StreetViews
 
 LAYOUTS = ("prompt", "official")
-_OFFICIAL_FEEDBACK = "You failed this trial because {}"
 
 
-class Navigation(gym.Env):
-    """Follow a route through a city, one decision a position, with the verifier's feedback after an error.
+class Navigation(AttemptsEnv):
+    """Follow a route through a city, one decision per position, with the verifier's feedback after an error.
 
     ## Description
-    A route leads over two to six legs to a destination. The agent sees the instructions, its observations and
-    actions so far, and answers with JSON: what it observes, which instruction is in force, and the action. A
-    verifier compares the action with the expert's. After an error its feedback is appended and the agent
-    tries again in place.
+    A route leads over two to six legs to a destination. The prompt holds the instructions and the observations
+    and actions so far; the agent answers with JSON: its observation, the current instruction and the action. A
+    verifier compares the action with the expert's. After an error its feedback is appended and the agent tries
+    again at the same position.
 
     ## Action Space
     Any string: the model's raw answer. No string raises; a wrong type raises ValueError.
 
     ## Observation Space
-    A dict with `messages`: the chat at this position as a list of `{"role": ..., "content": ...}`. It begins
+    A dict with `messages`: the chat at this position as a list of `{"role": ..., "content": ...}`. It starts
     with the paper's prompt for the position; a failed answer and its feedback are appended. With
-    `modality="image"`, contents are lists of parts (see `sftrl_lib.messages`), the prompt has the image's place
+    `modality="image"`, contents are lists of parts (see `sftrl_lib.messages`), the prompt has the image placeholder
     before its text, and the dict also has `image`: the 2x2 grid of street views, uint8,
     (2 * view_size, 2 * view_size, 3). The landmark of the latest observation is then in the image only.
 
     ## Starting State
-    The start of a route drawn by `np_random`, or of the one given by `options={"route": index}`. Which
-    positions lie on the rail depends only on the route and on the seed last given to `reset`.
+    The start of a route drawn by `np_random`, or of the one given by `options={"route": index}`. The
+    positions on the rail depend only on the route and on the seed last given to `reset`.
 
     ## Rewards
     +1 correct action, -1 wrong action, -1.5 wrong action together with a wrong claim about being at an
@@ -76,8 +66,8 @@ class Navigation(gym.Env):
     `outcome` (None at reset, then `correct`, `wrong_action`, `wrong_observation` or `illegal`; the ungraded
     official answer counts as `wrong_action`), `feedback` (None at reset), `attempts_left` (at this position),
     `position` (index on the rail), `positions` (length of the rail), `geocode` (latitude, longitude),
-    `heading` (degrees), `route` (its index), `rail` (the episode's `Rail`) and `success` (True once the whole rail
-    was passed, if need be at second attempts, as in the official code).
+    `heading` (degrees), `route` (its index), `rail` (the episode's `Rail`) and `success` (True once the rail is
+    completed, even with retries, as in the official code).
 
     ## Arguments
     * `modality`: "text", or "image".
@@ -85,23 +75,25 @@ class Navigation(gym.Env):
       rule-OOD).
     * `routes`: the name of a generated city (see `sftrl_lib.virl.city_names()`), a folder in the layout of
       the released data, or a `City`.
-    * `max_attempts`: graded attempts at a position, at least 1.
+    * `max_attempts`: graded attempts per position, at least 1.
     * `verifier`: "exact" or "official".
-    * `render_mode`: None, or "rgb_array" (the street views at a size for people).
+    * `render_mode`: None, or "rgb_array" (the street views at display size).
 
     For the image modality and `render()`:
-    * `view_size`: pixels of each of the four views.
-    * `layout`: "prompt" (front, right / back, left) or "official" (the released order, which the prompt belies).
-    * `look`: the name of a generated city, or a `Look`, to draw the streets in instead of the city's own look.
+    * `view_size`: width and height of each of the four views in pixels.
+    * `layout`: "prompt" (front, right / back, left) or "official" (the released order, contrary to the prompt).
+    * `look`: a `Look`, or the name of a generated city, to draw the streets in instead of the city's own look.
+    * `views`: an open `StreetViews` of the city, shared between environments; instead of `look`.
 
-    An unknown value raises ValueError here, not at the first step; a street view that a folder lacks is named when
-    the agent comes to it.
+    Invalid values raise ValueError in the constructor, not at the first step. A street view missing from a folder
+    raises ValueError when the agent gets there.
 
     ## Version History
     * v0: first version.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
+    exceeded = EXCEEDED
 
     def __init__(
         self,
@@ -113,36 +105,25 @@ class Navigation(gym.Env):
         view_size: int = 64,
         layout: str = "prompt",
         look: str | Look | None = None,
+        views: StreetViews | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_choice("modality", modality, MODALITIES)
-        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
-            raise ValueError(f"max_attempts must be a whole number of at least 1, got {max_attempts!r}.")
-        if isinstance(view_size, bool) or not isinstance(view_size, int) or not 8 <= view_size <= 1024:
+        if not 8 <= check_whole("view_size", view_size) <= 1024:
             raise ValueError(f"view_size must be a whole number of pixels from 8 to 1024, got {view_size!r}.")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r} is not known; use None or 'rgb_array'.")
-        self.modality = modality
+        super().__init__(modality, max_attempts, verifier, (2 * view_size, 2 * view_size))
         self.view_size = view_size
         self.layout = check_choice("layout", layout, LAYOUTS)
         self.actions = check_choice("actions", actions, tuple(ACTION_SPACES))
-        self.verifier = check_choice("verifier", verifier, VERIFIERS)
-        self.max_attempts = max_attempts
         self.city = load_city(routes)
-        self.action_space = text_space()
-        pictured = modality == "image"
-        self.observation_space = spaces.Dict({"messages": messages_space(parts=pictured)})
-        if pictured:
-            shape = (2 * view_size, 2 * view_size, 3)
-            self.observation_space.spaces["image"] = spaces.Box(0, 255, shape, np.uint8)
         self.render_mode = render_mode
-        self._views = None
-        if pictured or render_mode or look is not None:
-            from .street_views import open_street_views  # text needs no drawing, so it is not imported above
+        self._views = views
+        if views is None and (modality == "image" or render_mode or look is not None):
+            from .street_views import open_street_views  # imported here because text needs no drawing
 
             self._views = open_street_views(self.city, look)
         self._rails = rail_builder(self.city, self.verifier)
-        self._done = True
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -155,7 +136,7 @@ class Navigation(gym.Env):
         options = options or {}
         if unknown := set(options) - {"route"}:
             raise ValueError(
-                f"Unknown reset option {sorted(map(str, unknown))[0]!r}; the one option is 'route'."
+                f"Unknown reset option {sorted(map(str, unknown))[0]!r}; the only option is 'route'."
             )
         route = options.get("route")
         if route is None:
@@ -165,46 +146,18 @@ class Navigation(gym.Env):
         self._prefix = task_prefix(self._rail.instructions, self.actions, self.modality)
         self._position = 0
         self._success = False
-        self._done = False
         self._arrive()
         return self._observation(), self._info(None, None)
 
-    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Grade one answer. Raises ValueError if it is not text, ResetNeeded after the end of an episode."""
-        if self._done:
-            raise ResetNeeded("The episode is over (or has not begun); call reset() before step().")
-        if not isinstance(action, str):
-            raise ValueError(f"An action is the model's answer as text, got {type(action).__name__}.")
-        official = self.verifier == "official"
-        point = self._rail.points[self._position]
-        if official and self._attempts_left == 0:
-            verdict = EXCEEDED
-            truncated = True
-        else:
-            verdict = grade(action, point, self.actions, self.verifier)
-            self._attempts_left -= 1
-            truncated = not official and self._attempts_left == 0 and verdict.outcome != "correct"
-        correct = verdict.outcome == "correct"
-        self._success = correct and self._position == len(self._rail) - 1
-        if correct and not self._success:
-            self._prefix += history_line(self._position + 1, point.observation, point.action(self.actions))
-            self._position += 1
-            self._arrive()
-        else:
-            self._messages.append(self._message("assistant", action))
-            if not correct:
-                sentence = _OFFICIAL_FEEDBACK.format(verdict.feedback) if official else verdict.feedback
-                self._messages.append(self._message("user", sentence))
-        self._done = self._success or truncated
-        info = self._info(verdict.outcome, verdict.feedback)
-        return self._observation(), verdict.reward, self._success, truncated, info
-
     def render(self) -> np.ndarray | None:
-        """With ``render_mode="rgb_array"`` the street views at the present position, 1,028 pixels square."""
+        """The street views at the current position, uint8, (1028, 1028, 3). None without ``render_mode="rgb_array"``.
+
+        Raises ResetNeeded before the first reset.
+        """
         if self.render_mode is None:
             return None
         if not hasattr(self, "_rail"):
-            raise ResetNeeded("There is nothing to see before reset().")
+            raise ResetNeeded("There is nothing to show; call reset() before render().")
         return self._grid(512, gap=4).copy()
 
     @property
@@ -225,17 +178,24 @@ class Navigation(gym.Env):
 
     def _arrive(self) -> None:
         shown = shown_observation(self._rail.points[self._position], self.modality)
-        prompt = prompt_at(self._prefix, self._position + 1, shown)
-        self._messages = [self._message("user", prompt, image=True)]
-        self._attempts_left = self.max_attempts
+        self._ask(prompt_at(self._prefix, self._position + 1, shown))
 
-    def _message(self, role: str, text: str, image: bool = False) -> Message:
-        return parts_message(role, text, image) if self.modality == "image" else text_message(role, text)
+    def _grade(self, action: str) -> Grade:
+        return grade(action, self._rail.points[self._position], self.actions, self.verifier)
 
-    def _observation(self) -> dict[str, Any]:
-        if self.modality == "text":
-            return {"messages": [dict(message) for message in self._messages]}
-        return {"messages": deepcopy(self._messages), "image": self._grid(self.view_size).copy()}
+    def _advance(self, action: str, grade: Grade) -> bool:
+        """A correct action leads to the next position; at the last one the episode is solved."""
+        point, last = self._rail.points[self._position], self._position == len(self._rail) - 1
+        if grade.outcome != "correct" or last:
+            self._success = super()._advance(action, grade)
+            return self._success
+        self._prefix += history_line(self._position + 1, point.observation, point.action(self.actions))
+        self._position += 1
+        self._arrive()
+        return False
+
+    def _observation_image(self) -> np.ndarray:
+        return self._grid(self.view_size).copy()
 
     def _grid(self, view_size: int, gap: int = 0) -> np.ndarray:
         point = self._rail.points[self._position]

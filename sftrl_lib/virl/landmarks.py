@@ -1,7 +1,7 @@
-"""Names for what stands at the corners: invented, varied, mostly unique; a few chains come up again.
+"""Names of landmarks: invented, varied and unique, except for a few chains.
 
-A name has no quotation marks, braces or colons, and never the word "intersection": the official parser, and
-the official verifier's look at the observation, would trip over them.
+A name has no quotation marks, braces or colons, which would break the official parser, and never the word
+"intersection", which the official verifier looks for in the landmark text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Lark Liberty Linden Market Mercer Mill Mission Monroe Orchard Park Pearl Prince 
 Rivington Sawmill Spring State Temple Union Vine Water
 """.split()
 
-# Google's place types and how such a place may be called; {local} is a word of the city's own.
+# Google's place types with templates for names; {local} is one of the city's local words.
 KINDS = (
     (
         ("cafe", "food"),
@@ -70,7 +70,7 @@ CHAIN_SHARE = 0.08
 
 
 def landmark_names(rng: random.Random, local_words: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """An endless stream of (name, place types). Only the names of `CHAINS` come more than once."""
+    """An endless stream of (name, place types). Only the names of `CHAINS` repeat."""
     seen: set[str] = set()
     while True:
         if rng.random() < CHAIN_SHARE:

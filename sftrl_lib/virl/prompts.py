@@ -1,17 +1,16 @@
 """The paper's navigation prompt, answer format and feedback (Figs. 13, 14 and 21).
 
-With images (Fig. 13) the latest observation says only that there are four views, and whether there is an intersection;
-earlier observations stand in the history as text, landmarks included.
+With images (Fig. 13) the latest observation states only that there are four views, and whether there is an
+intersection; earlier observations appear in the history as text, including landmarks.
 
 How they differ:
 * paper: Fig. 14 misspells "navgation" and "histroy" (Fig. 21 does not), and words the instructions more
   fluently than Fig. 21 and the released data do; its expert says "my" and "I" where the observation says
   "your" and "You".
 * official code: another wording of the action space; no "valid json file" sentence.
-* ours: Figs. 13 and 14 with Fig. 21's spelling, instructions as in Fig. 21 and the official code, one wording for
-  both action spaces so that a change of rule changes nothing but the list of directions; the expert repeats
-  the observation as the prompt shows it. With ``verifier="official"`` the feedback is the released code's to
-  the letter.
+* ours: Figs. 13 and 14 with Fig. 21's spelling, instructions as in Fig. 21 and the official code, the same wording
+  for both action spaces so that a new rule changes only the list of directions; the expert repeats the
+  observation as in the prompt. With ``verifier="official"`` the feedback is the released code's, verbatim.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from .rails import AT_INTERSECTION, TURNS, Rail, RailPoint
 from .schema import COMPASS
 
 ACTION_SPACES = {"absolute": COMPASS, "relative": TURNS}  # the directions x of turn_direction(x)
-
-MODALITIES = ("text", "image")
 
 _TASK = """[Task Description]
 {task}
@@ -101,7 +98,7 @@ def task_prefix(instructions: Sequence[str], actions: str = "absolute", modality
 
 
 def shown_observation(point: RailPoint, modality: str = "text") -> str:
-    """The latest observation as the prompt shows it: in the image modality without the landmark (Fig. 13)."""
+    """The latest observation as shown in the prompt: in the image modality without the landmark (Fig. 13)."""
     if modality == "text":
         return point.observation
     return f"{IMAGE_OBSERVATION} {AT_INTERSECTION}" if point.at_intersection else IMAGE_OBSERVATION
@@ -142,7 +139,7 @@ def prompt_at(prefix: str, k: int, observation: str) -> str:
 def expert_response(observation: str, instruction: str, action: str) -> str:
     """The expert's answer in the official format (a trailing comma, so not strict JSON), the target of SFT.
 
-    The values are JSON strings, so that a shop name with a quotation mark does no harm.
+    The values are JSON strings, so that quotation marks in shop names are escaped.
     """
     values = [json.dumps(text, ensure_ascii=False) for text in (observation, instruction, action)]
     keys = ("current observation", "current instruction", "action")
@@ -153,7 +150,7 @@ def expert_response(observation: str, instruction: str, action: str) -> str:
 def expert_pairs(rail: Rail, actions: str = "absolute", modality: str = "text") -> Iterator[tuple[str, str]]:
     """(prompt, the expert's answer) at every position of `rail`: the paper's single-turn SFT examples.
 
-    In the image modality the grid of views at the position belongs to the prompt, see `Navigation`.
+    In the image modality the prompt also has the grid of views at the position, see `Navigation`.
     """
     prefix = task_prefix(rail.instructions, actions, modality)
     for k, point in enumerate(rail.points, 1):

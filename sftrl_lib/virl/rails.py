@@ -4,12 +4,12 @@ How they differ:
 * paper: relative directions mean turns of 90 ("left", "right") and 45 degrees ("slightly left", "slightly
   right").
 * official code: the word comes from the raw difference of two headings, so that a turn from 350 to 10 degrees
-  is called "left"; every reset draws another rail from Python's global random state; a panorama may come
-  twice in a row.
+  is called "left"; every reset draws a new rail from Python's global random state; a panorama may
+  occur twice in a row.
 * ours: ``verifier="exact"`` wraps the difference to (-180, 180] degrees and never repeats a panorama,
   ``"official"`` keeps the released words and repeats. A rail is a function of the seed and the route.
-  Distances are great-circle (the official code: geodesic; they differ by less than 0.5 %). No panorama within
-  20 m of a point: no point.
+  Distances are great-circle (the official code: geodesic; they differ by less than 0.5 %). A point without a
+  panorama within 20 m is dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from functools import lru_cache
 
 from .schema import COMPASS, NO_LANDMARK, City, Geocode, Route
 
-VERIFIERS = ("exact", "official")
 TURNS = ("left", "right", "slightly left", "slightly right")
 SPATIAL = ("front", "right front", "right", "right behind", "behind", "left behind", "left", "left front")
 NO_LANDMARKS = "No landmarks nearby"  # between way-points; the plural is the released data's
@@ -31,7 +30,7 @@ AT_INTERSECTION = "You observe an intersection"
 EARTH_RADIUS = 6_371_000.0  # metres
 STRAIGHT_LINE_LENGTH = 5  # points tried on each leg
 DROP_RATE = 0.5  # share of them skipped at random
-WAYPOINT_CLEARANCE = 8.0  # metres that a point keeps from both ends of its leg
+WAYPOINT_CLEARANCE = 8.0  # minimum distance in metres of a point from both ends of its leg
 MIN_LEG = 5.0  # metres; a shorter leg has no points
 MAPPING_RADIUS = 20.0  # metres within which a point snaps to a panorama
 
@@ -64,7 +63,7 @@ def compass_word(heading: float) -> str:
 
 
 def spatial_word(bearing_to: float, heading: float) -> str:
-    """Where something at `bearing_to` lies for somebody who looks along `heading`: one of `SPATIAL`."""
+    """The direction of `bearing_to` relative to `heading`, both in degrees: one of `SPATIAL`."""
     return SPATIAL[int(((bearing_to - heading) % 360.0) / 45.0 + 0.5) % 8]
 
 
@@ -85,17 +84,17 @@ class RailPoint:
     """One position on a rail and what the expert does there."""
 
     geocode: Geocode
-    heading: int  # degrees; the way the agent faces on arrival
+    heading: int  # degrees; the agent's heading on arrival
     absolute: str  # the expert's action with absolute directions
-    relative: str  # and with relative ones
+    relative: str  # the same with relative ones
     landmark: str  # the landmark part of the observation
     at_intersection: bool
-    sentence: int  # the instruction in force, counted from 1
+    sentence: int  # number of the current instruction, from 1
     instruction: str  # its text, without the number
 
     @property
     def observation(self) -> str:
-        """What the prompt shows as O_k, e.g. ``"No landmarks nearby;"``."""
+        """O_k in the prompt, e.g. ``"No landmarks nearby;"``."""
         return f"{self.landmark}; {AT_INTERSECTION}" if self.at_intersection else f"{self.landmark};"
 
     def action(self, actions: str) -> str:
@@ -105,10 +104,10 @@ class RailPoint:
 
 @dataclass(frozen=True)
 class Rail:
-    """The positions of one episode, in order, and the instruction that leads along them."""
+    """The positions of one episode, in order, and the instructions that lead along them."""
 
     points: tuple[RailPoint, ...]
-    instructions: tuple[str, ...]  # two sentences a leg: turn, move forward
+    instructions: tuple[str, ...]  # two sentences per leg: turn, move forward
     initial_heading: int  # degrees
 
     def __len__(self) -> int:
@@ -120,12 +119,12 @@ TO_DESTINATION = "Move forward until you reach destination"
 
 
 def turn_sentence(turn: str, compass: str, first: bool = False) -> str:
-    """The sentence of an instruction that says where to turn; the first one of several legs begins otherwise."""
+    """The instruction to turn; the first one of several legs is worded differently."""
     return f"{'First, t' if first else 'T'}urn {turn} to face {compass}."
 
 
 def instruction_sentences(route: Route, initial_heading: int, verifier: str = "exact") -> tuple[str, ...]:
-    """Two sentences a leg, as the official code words them (also in Fig. 21)."""
+    """Two sentences per leg, worded as in the official code and Fig. 21."""
     sentences = []
     previous = initial_heading
     for i, leg in enumerate(route.legs):
@@ -143,7 +142,7 @@ def instruction_sentences(route: Route, initial_heading: int, verifier: str = "e
 
 
 class RailBuilder:
-    """Rails for the routes of one city. What does not depend on the seed is worked out once a route."""
+    """Rails for the routes of one city. Whatever does not depend on the seed is computed once per route."""
 
     def __init__(
         self, routes: Sequence[Route], panoramas: Mapping[Geocode, str], verifier: str = "exact"
@@ -154,7 +153,7 @@ class RailBuilder:
         self._candidates: dict[int, tuple[tuple[Geocode | None, ...], ...]] = {}
 
     def build(self, index: int, seed: int) -> Rail:
-        """The rail of route `index` under `seed`: always the same for the same two numbers."""
+        """The rail of route `index` under `seed`; deterministic."""
         route = self._routes[index]
         rng = random.Random(f"{seed}:{index}")
         initial = route.initial_heading or rng.randrange(360)
@@ -176,7 +175,7 @@ class RailBuilder:
             )
             forward = "forward()", "forward()", NO_LANDMARKS, False, 2 * i + 2, sentences[2 * i + 1]
             for candidate in candidates:
-                # The draw comes first so that a missing panorama does not shift the draws that follow.
+                # Draw first, so that a missing panorama does not shift later draws.
                 if rng.random() < DROP_RATE or candidate is None:
                     continue
                 if self._verifier == "exact" and candidate == points[-1].geocode:
@@ -189,7 +188,7 @@ class RailBuilder:
         return Rail(tuple(points), sentences, initial)
 
     def places(self) -> tuple[Geocode, ...]:
-        """Every place at which a rail of these routes may have a point, each once, in the order of the routes."""
+        """Every possible rail point of these routes, without duplicates, in the order of the routes."""
         found: dict[Geocode, None] = {}
         for index, route in enumerate(self._routes):
             found[route.start] = None
@@ -220,12 +219,12 @@ class RailBuilder:
 
 @lru_cache(maxsize=32)
 def rail_builder(city: City, verifier: str = "exact") -> RailBuilder:
-    """The one `RailBuilder` that all environments of a city share."""
+    """The `RailBuilder` shared by all environments of a city."""
     return RailBuilder(city.routes, city.panoramas, verifier)
 
 
 class PanoramaGrid:
-    """Nearest panorama within `MAPPING_RADIUS`, by looking at nine cells instead of at every panorama."""
+    """Finds the nearest panorama within `MAPPING_RADIUS` by searching nine cells instead of all panoramas."""
 
     def __init__(self, panoramas: Mapping[Geocode, str]) -> None:
         self._step = math.degrees(

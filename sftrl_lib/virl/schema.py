@@ -1,14 +1,13 @@
-"""Routes in the layout of the released data: reading, writing, and saying what is wrong with a file.
+"""Read, write and validate routes in the layout of the released data.
 
 A folder of routes holds ``route_infos.json`` (``[[route, ...], cursor]``), ``gps_pano_mapping.pkl`` (a dict
 of (latitude, longitude) to panorama id) and ``street_views/`` (used by the image modality only).
 
 How they differ:
 * paper: 1,000 routes in New York for training, 18 routes in nine cities ("VLN mini") for the visual-OOD test.
-* official code: unpickles whatever it is given, asks Google for addresses, fails with an IndexError on short
-  files.
-* ours: the same files; the pickle may hold a dict of float pairs to strings and nothing else; no network; a
-  bad file raises ValueError naming the file, the route and the key.
+* official code: unpickles any file, queries Google for addresses, fails with an IndexError on short files.
+* ours: the same files; the pickle may only hold a dict of float pairs to strings; no network; a bad file raises
+  ValueError naming the file, the route and the key.
 """
 
 from __future__ import annotations
@@ -18,13 +17,10 @@ import math
 import pickle
 import pickletools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .streets import StreetMap
+from typing import Any
 
 Geocode = tuple[float, float]  # latitude, longitude in degrees
 
@@ -42,24 +38,24 @@ _HEADING = re.compile(r"(\d{1,3})\s*\((\w+)\)")
 class Leg:
     """One straight stretch of a route, ending at a way-point."""
 
-    landmark: str  # what is seen at its end, e.g. "Hotel Marlowe is on your left", or `NO_LANDMARK`
+    landmark: str  # at its end, e.g. "Hotel Marlowe is on your left", or `NO_LANDMARK`
     heading: int  # degrees clockwise from north, 0 to 360
-    compass: str  # the same as one of `COMPASS`
+    compass: str  # the heading as one of `COMPASS`
 
 
 @dataclass(frozen=True)
 class Route:
-    """What the environment needs of a route, and the whole record as it stands in the file."""
+    """What the environment needs of a route, and the full record from the file."""
 
     start: Geocode
-    initial_heading: int  # degrees; 0 means: drawn anew, as in the official code
+    initial_heading: int  # degrees; 0 means random at every reset, as in the official code
     waypoints: tuple[Geocode, ...]  # the end of every leg; the last one is the destination
     legs: tuple[Leg, ...]
     record: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def from_record(cls, record: Any, where: str = "route") -> Route:
-        """Checks one entry of ``route_infos.json``; `where` names file and route in the ValueError."""
+        """Validate one entry of ``route_infos.json``; `where` names file and route in the ValueError."""
         if not isinstance(record, dict):
             raise ValueError(f"{where} must be an object, got {type(record).__name__}.")
         start = _geocode(
@@ -84,8 +80,19 @@ class Route:
 
     @property
     def destination(self) -> str:
-        """Name of the destination, for people; "" where the record gives none."""
+        """Name of the destination; "" if the record has none."""
         return str(self.record["dest_place"].get("name", ""))
+
+
+@dataclass(frozen=True)
+class StreetMap:
+    """A street plan with the landmarks at its crossings: the input for drawing street views."""
+
+    name: str  # of the generated city
+    seed: int
+    crossings: tuple[Geocode, ...]
+    streets: tuple[tuple[int, int], ...]  # pairs of crossings
+    landmarks: Mapping[int, Mapping[str, Any]]  # crossing -> a place as in ``route_results.landmark_list``
 
 
 @dataclass(frozen=True)
@@ -95,22 +102,15 @@ class City:
     name: str
     routes: tuple[Route, ...]
     panoramas: Mapping[Geocode, str] = field(repr=False)
-    cursor: int = 0  # second element of route_infos.json, unused: the official generator's place in its list
-    # Where the street views come from: the maps of generated cities to draw them from, or the folder of the pictures.
+    cursor: int = 0  # second element of route_infos.json, unused: the official generator's list index
+    # Source of the street views: maps of generated cities to draw them from, or a folder of pictures.
     images: tuple[StreetMap, ...] | Path = field(default=(), repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.routes)
 
-    def __hash__(self) -> int:  # dicts have none; with this, what is worked out for a city can be cached
+    def __hash__(self) -> int:  # dicts are not hashable; needed to cache per-city results
         return hash((self.name, len(self.routes), len(self.panoramas)))
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> str:
-    """`value`, or a ValueError that names the argument, the value and what is allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, allowed))}.")
-    return value
 
 
 def read_city(folder: str | Path) -> City:
@@ -133,21 +133,17 @@ def read_city(folder: str | Path) -> City:
     return City(folder.name, routes, read_panoramas(folder / PANORAMAS_FILE), cursor, folder / STREET_VIEWS)
 
 
-def write_city(city: City, folder: str | Path, street_views: bool = False) -> Path:
-    """Writes `city` in the official layout and returns the folder; ``read_city`` gives the same city back.
+def write_city(city: City, folder: str | Path) -> Path:
+    """Write `city` in the official layout and return the folder; ``read_city`` gives the same city back.
 
-    The city's name is the folder's name. ``street_views/`` is made but stays empty, because text needs no pictures,
-    unless `street_views` asks for a panorama of every place that the routes can visit (0.2 s and 80 KB each).
+    The city's name is the folder's name. ``street_views/`` is made but stays empty, because text needs no pictures;
+    `sftrl_lib.virl.street_views.write_street_views` fills it.
     """
     folder = Path(folder)
     (folder / STREET_VIEWS).mkdir(parents=True, exist_ok=True)
     content = [[route.record for route in city.routes], city.cursor]
     (folder / ROUTES_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     (folder / PANORAMAS_FILE).write_bytes(pickle.dumps(dict(city.panoramas), protocol=4))
-    if street_views:
-        from .street_views import write_street_views  # text needs no drawing, so it is not imported above
-
-        write_street_views(city, folder / STREET_VIEWS)
     return folder
 
 
@@ -171,7 +167,7 @@ def find_routes(folder: Path) -> Path:
 
 
 def parse_milestones(text: str, where: str = "route") -> tuple[Leg, ...]:
-    """The legs in a ``milestone_info`` string: brace blocks, one key a line, not quite JSON."""
+    """The legs in a ``milestone_info`` string: brace blocks, one key per line, not quite JSON."""
     legs: list[Leg] = []
     block: dict[str, str] | None = None
     for line in map(str.strip, text.splitlines()):
@@ -209,7 +205,7 @@ def _leg(block: Mapping[str, str], index: int, where: str) -> Leg:
 def read_panoramas(file: Path) -> dict[Geocode, str]:
     """``{(latitude, longitude): panorama id}`` from a pickle that holds exactly that.
 
-    Raises ValueError for a missing or broken file and for any other content, none of which is ever run.
+    Raises ValueError for a missing or broken file and for any other content, which is never executed.
     """
     if not file.is_file():
         raise ValueError(f"{file} is missing.")
@@ -228,10 +224,10 @@ _IGNORED = {"PROTO", "FRAME"}
 
 
 def _replay_pickle(data: bytes) -> dict[Geocode, str]:
-    """Plays the few pickle instructions that such a dict needs, and refuses every other one.
+    """Interpret the few pickle opcodes that such a dict needs, and refuse all others.
 
-    `pickle.Unpickler` with a closed `find_class` would run nothing either, but a file of some hundred bytes
-    can still make it hash for hours or fill the memory.
+    `pickle.Unpickler` with a closed `find_class` would not execute code either, but a file of some hundred bytes
+    can still make it hash for hours or exhaust the memory.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -282,7 +278,7 @@ def _replay_pickle(data: bytes) -> dict[Geocode, str]:
         elif name == "STOP":
             break
         elif name not in _IGNORED:
-            raise ValueError(f"it uses the pickle instruction {name}")
+            raise ValueError(f"it uses the pickle opcode {name}")
     if len(stack) != 1 or type(stack[0]) is not dict:
         raise ValueError("it holds something else")
     return stack[0]
@@ -298,7 +294,7 @@ def _read_json(file: Path) -> Any:
 
 
 def _get(record: Mapping[str, Any], path: str, where: str, kind: type | None = None) -> Any:
-    """The value at a dotted `path`, or a ValueError that says where it should be and what kind."""
+    """The value at a dotted `path`. Raises ValueError if it is missing or not of type `kind`."""
     value: Any = record
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:

@@ -1,4 +1,4 @@
-"""Street plans in metres: where the crossings are and which of them a street joins.
+"""Street plans in metres: crossings and the streets that join them.
 
 Five geometries, so that headings, turns and distances differ between districts: ``grid`` (rectangular
 blocks), ``diagonal`` (a grid cut by avenues at 45 degrees), ``radial`` (rings and spokes), ``hex`` (three
@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-
-from .schema import Geocode
 
 Point = tuple[float, float]  # metres east, metres north
 METRES_PER_DEGREE = 111_320.0
@@ -36,17 +32,6 @@ class StreetPlan:
 
     nodes: tuple[Point, ...]
     edges: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class StreetMap:
-    """A street plan on the ground with the landmarks at its crossings: all that street views are drawn from."""
-
-    name: str  # of the generated city
-    seed: int
-    crossings: tuple[Geocode, ...]
-    streets: tuple[tuple[int, int], ...]  # pairs of crossings
-    landmarks: Mapping[int, Mapping[str, Any]]  # by crossing: a place as in ``route_results.landmark_list``
 
 
 def lay_out(districts: tuple[District, ...], rng: random.Random) -> StreetPlan:
@@ -98,7 +83,7 @@ def _radial(size: int, rng: random.Random) -> StreetPlan:
     nodes: list[Point] = [(0.0, 0.0)]
     edges: list[tuple[int, int]] = []
     for ring in range(1, size + 1):
-        radius = ring_gap * (ring + 0.3)  # wide enough that the inmost ring keeps its streets above 40 m
+        radius = ring_gap * (ring + 0.3)  # wide enough to keep the streets of the innermost ring above 40 m
         for spoke in range(spokes):
             angle = 2 * math.pi * spoke / spokes
             nodes.append((radius * math.sin(angle), radius * math.cos(angle)))
@@ -110,7 +95,7 @@ def _radial(size: int, rng: random.Random) -> StreetPlan:
 
 def _hex(size: int, rng: random.Random) -> StreetPlan:
     side = rng.uniform(75, 95)
-    corners: dict[tuple[int, int], int] = {}  # rounded to a metre, because neighbours share corners
+    corners: dict[tuple[int, int], int] = {}  # rounded to 5 m, because neighbours share corners
     nodes: list[Point] = []
     edges = set()
     for row in range(size):
@@ -130,8 +115,8 @@ def _hex(size: int, rng: random.Random) -> StreetPlan:
 
 
 def _organic(size: int, rng: random.Random) -> StreetPlan:
-    """Scattered crossings joined by their Gabriel graph: no third crossing within the circle over a
-    street."""
+    """Scattered crossings joined by their Gabriel graph: no third crossing within the circle whose
+    diameter is a street."""
     spacing, scatter = 95.0, 27.0
     nodes = tuple(
         (column * spacing + rng.uniform(-scatter, scatter), row * spacing + rng.uniform(-scatter, scatter))

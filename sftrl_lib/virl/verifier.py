@@ -1,53 +1,36 @@
-"""The outcome verifier of navigation: an answer's text in, a reward, an outcome and a feedback sentence out.
+"""The outcome verifier of navigation: grades an answer's text with a reward, an outcome and feedback.
 
 How they differ:
 * paper (appendix B.3): +1 correct action, -1 wrong action, -1.5 failed detection of landmarks.
-* official code: a right action earns +1 whatever the observation. A wrong one costs -1.5 instead of -1 when
-  the answer claims an intersection and the *landmark text* of the position has no such word: so always at a
-  real intersection, where the feedback then says "you are not at any intersection". Only exact strings match.
-* ours (``verifier="exact"``): the same rewards, the claim compared with whether there is an intersection.
-  Strict JSON and the official template are both read, and spaces inside an action do not matter. An action
-  that the stated action space does not have, or no readable action at all, is "illegal" (-1). A wrong claim
-  counts before that.
+* official code: a correct action earns +1 whatever the observation. A wrong one costs -1.5 instead of -1 if the
+  claim of an intersection disagrees with the *landmark text*, which does not contain that word even at a real
+  intersection; the feedback there is "you are not at any intersection". Only exact strings match.
+* ours (``verifier="exact"``): the same rewards, but the claim is compared with whether there is an intersection.
+  Both strict JSON and the official template are accepted, and spaces inside an action are ignored. An action
+  outside the stated action space (unless the claim is wrong too), or no readable action, is "illegal" (-1).
 
-Nothing is evaluated as code: an answer is hostile text, and grading takes time linear in a bounded length.
+Answers are untrusted: nothing is evaluated as code, and grading takes time linear in a bounded length.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from ..attempts import MAX_TEXT, VERIFIERS, Grade, check_choice
 from .prompts import ACTION_SPACES, FEEDBACK, OFFICIAL_FEEDBACK
-from .rails import VERIFIERS, RailPoint
-from .schema import check_choice
+from .rails import RailPoint
 
 OUTCOMES = ("correct", "wrong_action", "wrong_observation", "illegal")
 REWARDS = {"correct": 1.0, "wrong_action": -1.0, "wrong_observation": -1.5, "illegal": -1.0}
-MAX_TEXT = 100_000  # characters of an answer; a longer one is illegal
 
-# The official template (trailing comma) is not JSON, so its fields are looked for one by one.
+# The official template (trailing comma) is not JSON, so each field is searched for separately.
 FIELDS = ("current observation", "current instruction", "action")
 _LENIENT = {key: re.compile(rf'"{key}"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL) for key in FIELDS}
 _OFFICIAL = {key: re.compile(rf'"{key}": "(.*?)"') for key in ("current observation", "action")}
 TURNING = {actions: {f"turn_direction({word})" for word in words} for actions, words in ACTION_SPACES.items()}
-LEGAL = {actions: {"forward()", "stop()", *turns} for actions, turns in TURNING.items()}  # what each action space has
-
-
-@dataclass(frozen=True)
-class Grade:
-    """What the verifier says about one answer.
-
-    reward: the reward of the attempt. outcome: one of `OUTCOMES`. feedback: the whole sentence for the chat
-    with ``verifier="exact"``; the bare message with ``verifier="official"``, where the chat reads "You failed
-    this trial because {message}".
-    """
-
-    reward: float
-    outcome: str
-    feedback: str
+LEGAL = {actions: {"forward()", "stop()", *turns} for actions, turns in TURNING.items()}  # per action space
 
 
 def _grades(sentences: dict[str, str], outcomes: dict[str, str]) -> dict[str, Grade]:
@@ -57,13 +40,13 @@ def _grades(sentences: dict[str, str], outcomes: dict[str, str]) -> dict[str, Gr
 _CLAIMS = {"no_intersection": "wrong_observation", "intersection": "wrong_observation"}
 _EXACT = _grades(FEEDBACK, {**_CLAIMS, "unreadable": "illegal"})
 _RELEASED = _grades(OFFICIAL_FEEDBACK, {**_CLAIMS, "exceeded": "wrong_action"})
-EXCEEDED = _RELEASED["exceeded"]  # what the released code answers to the call after the last attempt
+EXCEEDED = _RELEASED["exceeded"]  # the released code's grade after the last attempt
 
 
 def grade(text: str, point: RailPoint, actions: str = "absolute", verifier: str = "exact") -> Grade:
     """Grade one answer at `point` of a rail in the action space ``"absolute"`` or ``"relative"``.
 
-    Accepts any text whatever. Raises ValueError for an unknown action space or verifier.
+    Accepts any text. Raises ValueError for an unknown action space or verifier.
     """
     check_choice("actions", actions, tuple(ACTION_SPACES))
     check_choice("verifier", verifier, VERIFIERS)
@@ -73,7 +56,7 @@ def grade(text: str, point: RailPoint, actions: str = "absolute", verifier: str 
 
 
 def _verdict(text: str, point: RailPoint, actions: str) -> str:
-    """Key into `FEEDBACK` of the exact verifier's answer."""
+    """The exact verifier's key into `FEEDBACK`."""
     answer = read_answer(text)
     if "action" not in answer:
         return "unreadable"
@@ -89,7 +72,7 @@ def _verdict(text: str, point: RailPoint, actions: str) -> str:
 
 
 def _released_verdict(text: str, point: RailPoint, actions: str) -> str:
-    """Key into `OFFICIAL_FEEDBACK`: what the released code says, except that no answer crashes it."""
+    """The released code's key into `OFFICIAL_FEEDBACK`, except that no answer crashes it."""
     answer = _parse(text)
     fields = {}
     for key, pattern in _OFFICIAL.items():
@@ -99,17 +82,16 @@ def _released_verdict(text: str, point: RailPoint, actions: str) -> str:
         return "correct"
     observation = fields["current observation"]
     claims = isinstance(observation, str | list | dict) and "intersection" in observation
-    truth = "intersection" in point.landmark  # the released code's mistake: the landmark, not the intersection
+    truth = "intersection" in point.landmark  # the released code's bug: it checks the landmark, not the intersection
     if claims != truth:
         return "no_intersection" if claims else "intersection"
     return "wrong_action"
 
 
 def read_answer(text: str) -> dict[str, str]:
-    """Those of `FIELDS` that an answer has as text, in strict JSON or else wherever they stand as quoted strings.
+    """Those of `FIELDS` that are strings: from strict JSON, or else from quoted strings anywhere in the text.
 
-    Spaces inside the action do not matter and are removed. Any text whatever is accepted; one longer than `MAX_TEXT`
-    has no fields.
+    Spaces inside the action are normalised. Any text is accepted; one longer than `MAX_TEXT` has no fields.
     """
     if len(text) > MAX_TEXT:
         return {}
@@ -124,7 +106,7 @@ def read_answer(text: str) -> dict[str, str]:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """`text` as a JSON object; empty where it is anything else."""
+    """`text` as a JSON object; empty if it is anything else."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
@@ -133,10 +115,10 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _unquote(string: str) -> str:
-    """The text that stands for `string` between quotation marks in JSON."""
+    """Decode the JSON escapes in `string`."""
     if "\\" not in string:
         return string
     try:
         return json.loads(f'"{string}"', strict=False)
-    except ValueError:  # an escape that JSON does not know
+    except ValueError:  # not a JSON escape
         return string

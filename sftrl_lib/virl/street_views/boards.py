@@ -1,4 +1,4 @@
-"""Upright flat things in the street: the boards of signs, their posts, and trees."""
+"""Upright flat objects in the street: sign boards, their posts, and trees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .scene import Scene
 from .signs import HEIGHT, WIDTH, draw_back, draw_sign
 
 BOTTOM = 1.5  # metres from the ground to the lower edge of a sign
-Picture = tuple[Callable[..., Image.Image], tuple[Any, ...]]  # what draws it, from which arguments
+Picture = tuple[Callable[..., Image.Image], tuple[Any, ...]]  # drawing function and its arguments
 _NEAR = 0.4  # metres; nothing nearer is drawn
 
 
@@ -27,7 +27,11 @@ def draw_boards(
     houses: np.ndarray,
     camera: float,
 ) -> None:
-    """Draws signs and trees into `image` from far to near, behind whatever house stands nearer."""
+    """Draw signs and trees into `image` (rows, columns, 3) from far to near, hidden by nearer houses.
+
+    azimuths: (columns,) radians. slopes: (rows,) rise over run. houses: (columns,) their distance in metres. camera:
+    metres above the ground.
+    """
     items = []
     for x, y, chance in scene.trees:
         away = float(np.hypot(x, y))
@@ -65,11 +69,11 @@ def _draw_board(
     houses: np.ndarray,
     look: Look,
 ) -> None:
-    """Draws `picture` on the upright rectangle over the ground line `left`-`right`, heights from the camera."""
+    """Draw `picture` on the upright rectangle over the ground line `left`-`right`, heights relative to the camera."""
     begin, end = np.arctan2(*left), np.arctan2(*right)
     span = (end - begin) % (2 * np.pi)
     if span > np.pi:
-        return  # seen from its other side
+        return  # seen from behind
     step = 2 * np.pi / len(azimuths)
     if span < 0.3 * step:
         return  # too narrow to be seen
@@ -84,7 +88,7 @@ def _draw_board(
         share = (left[0] * rays[1] - left[1] * rays[0]) / cross
     shown = (share > -0.5) & (share < 1.5) & (distance > _NEAR) & (distance < houses[columns] + 1.0)
     if not shown.any():
-        return  # behind houses, as most trees are: its picture is not needed
+        return  # hidden by houses, as most trees are: its picture is not needed
     columns, distance, share = columns[shown], distance[shown], share[shown]
     nearest = max(min(np.hypot(*left), np.hypot(*right)), _NEAR)
     texture = _shrunk(*picture, _coarse(span / step), _coarse((high - low) / nearest / step))
@@ -106,13 +110,13 @@ def _draw_board(
 
 
 def _coarse(pixels: float) -> int:
-    """`pixels` in steps of a factor 1.19, so that near distances share one picture."""
+    """`pixels` rounded in steps of a factor 1.19, so that similar distances share one picture."""
     return max(1, round(2 ** (round(4 * np.log2(max(pixels, 1))) / 4)))
 
 
 @lru_cache(maxsize=4096)
 def _shrunk(draw: Callable[..., Image.Image], arguments: tuple[Any, ...], width: int, height: int) -> np.ndarray:
-    """A picture in its size on the panorama, float32 (height, width, 4), colours multiplied by opacity."""
+    """A picture at its size in the panorama, float32, (height, width, 4), with premultiplied alpha."""
     picture = _premultiplied(draw, arguments)
     size = min(width, picture.width), min(height, picture.height)
     return np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)
@@ -146,7 +150,7 @@ def _draw_post(look: Look) -> Image.Image:
 
 @lru_cache(maxsize=256)
 def draw_tree(look: Look, variant: int) -> Image.Image:
-    """A tree of a city's foliage, RGBA, 180 x 256; four variants."""
+    """A tree in the city's foliage colour, RGBA, 180 x 256 pixels; `variant` 0 to 3."""
     rng = np.random.default_rng(1000 + variant)
     image = Image.new("RGBA", (360, 512), (*look.leaves, 0))
     draw = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""Draws a `Scene` as an equirectangular panorama: sky, ground, houses, then trees and signs from far to near.
+"""Draw a `Scene` as an equirectangular panorama: sky, ground, houses, then trees and signs from far to near.
 
 The middle column faces north, the middle row is the horizon. Everything is a function of (city, seed, place, look).
 """
@@ -15,20 +15,20 @@ from .look import Look
 from .scene import CORNER, HOUSES, KERB, REACH, ROAD, ZEBRA, Scene, distance_to_segments, house_line, scatter
 
 CAMERA = 2.4  # metres above the ground, as on a survey car
-# Metres: ground from here to there is drawn with the streets near it, and underfoot, where columns crowd, in every
-# fourth column only.
+# (from, to, stride), in metres: ground at these distances is drawn with only the streets near it, and next to the
+# camera, where columns are dense, in every fourth column only.
 _BLOCKS = ((0.0, 2.4, 4), (2.4, 16.0, 1), (16.0, 45.0, 1), (45.0, REACH, 1))
 
 
 def draw_panorama(scene: Scene, look: Look, seed: int, width: int, altitude: float = 90.0) -> np.ndarray:
-    """The panorama, uint8, (width // 2, width, 3). `seed` stands for the city, see `Surroundings.seed`.
+    """The panorama, uint8, (width // 2, width, 3). `seed` identifies the city, see `Surroundings.seed`.
 
-    `altitude`: degrees above and below the horizon within which it is drawn; what lies beyond is black.
+    `altitude`: degrees above and below the horizon that are drawn; the rest is black.
     """
     height = width // 2
     azimuths = ((np.arange(width) + 0.5) / width - 0.5) * 2 * np.pi
     altitudes = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
-    # The row beyond the border is drawn as well: a view looks up its samples between rows.
+    # Draw one more row at the border, because views interpolate between rows.
     drawn = np.abs(altitudes) <= np.radians(altitude) + np.pi / height
     slopes = np.tan(altitudes[drawn])  # rise over run of each row
     line = house_line(scene, azimuths)
@@ -43,7 +43,7 @@ def draw_panorama(scene: Scene, look: Look, seed: int, width: int, altitude: flo
 
 @lru_cache(maxsize=16)
 def sky(look: Look, seed: int, width: int) -> np.ndarray:
-    """Sky, clouds and the skyline behind the houses, float32 (width // 2, width, 3); below the horizon its colour."""
+    """Sky, clouds and skyline, float32, (width // 2, width, 3); rows below the horizon have the horizon's colour."""
     height = width // 2
     azimuths = ((np.arange(width) + 0.5) / width - 0.5) * 2 * np.pi
     altitude = (0.5 - (np.arange(height) + 0.5) / height) * 180
@@ -64,7 +64,7 @@ def sky(look: Look, seed: int, width: int) -> np.ndarray:
 
 
 def _clouds(azimuths: np.ndarray, altitude: np.ndarray, cover: float, seed: int) -> np.ndarray:
-    """(rows, columns) how much cloud there is: sums of value noise on a flat layer above the city, 0 to 1."""
+    """(rows, columns) cloud cover, 0 to 1: octaves of value noise on a flat layer above the city."""
     slope = np.tan(np.radians(np.maximum(altitude, 3.0)))
     x = np.sin(azimuths)[None] / slope[:, None] * 1.6
     y = np.cos(azimuths)[None] / slope[:, None] * 1.6
@@ -126,11 +126,11 @@ def _ground(
     seed: int,
     width: int,
 ) -> np.ndarray:
-    """Colours of `points` (n, 2) on the ground, at `away` metres."""
+    """(n, 3) colours of `points` (n, 2) on the ground, `away` (n,) metres from the camera."""
     road, marking, pavement = (
         np.array(colour, np.float32) * (0.45 + 0.55 * look.light) for colour in (look.road, look.marking, look.pavement)
     )
-    across = np.full(len(points), np.inf)  # metres from the middle of the nearest street
+    across = np.full(len(points), np.inf)  # signed metres from the middle of the nearest street
     along = np.zeros(len(points))
     rest = np.zeros(len(points))  # metres to the street's far end
     for street in streets:
@@ -148,12 +148,12 @@ def _ground(
     corner = np.full(len(points), np.inf)
     for disc in discs:
         corner = np.minimum(corner, np.hypot(*(points - scene.discs[disc]).T))
-    pixel = away * 2 * np.pi / width  # metres a pixel is wide
-    depth = pixel * np.maximum(1, away / CAMERA)  # and deep
+    pixel = away * 2 * np.pi / width  # width of a pixel in metres
+    depth = pixel * np.maximum(1, away / CAMERA)  # and its depth
     lateral, end = np.abs(across), np.minimum(along, rest)
 
     def cover(inside: np.ndarray, footprint: np.ndarray | float) -> np.ndarray:
-        """How much of a pixel lies inside, from the signed distance to the border."""
+        """The share of a pixel that lies inside, from the signed distance to the border."""
         return np.clip(inside / np.maximum(footprint, 0.04) + 0.5, 0, 1)[:, None]
 
     inside = np.maximum(ROAD - lateral, CORNER - corner)

@@ -1,4 +1,4 @@
-"""The houses along a street: lots of different heights, colours and windows, with shops on the ground floor."""
+"""The houses along a street: plots of different heights, colours and windows, with shops on the ground floor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .look import Look
 from .scene import REACH, HouseLine, Scene, scatter
 from .signs import code_colours
 
-LOT = 11.0  # metres of front a house
+LOT = 11.0  # metres of street front per house
 GROUND_FLOOR, STOREY = 4.3, 3.3  # metres
-_SHOP = 5.5  # metres to either side of a landmark's axis that its shop takes
+_SHOP = 5.5  # half the width of a landmark's shop front in metres
 
 
 def paint_facades(
@@ -23,7 +23,10 @@ def paint_facades(
     line: HouseLine,
     camera: float,
 ) -> None:
-    """Paints the houses into `image` (rows, columns, 3), float32, over sky and ground."""
+    """Paint the houses into `image` (rows, columns, 3), float32, over sky and ground.
+
+    azimuths: (columns,) radians. slopes: (rows,) rise over run. line: (columns,) arrays. camera: metres above ground.
+    """
     lot = np.floor(line.along / LOT).astype(int)
     draw = [scatter(seed, line.front, lot, i) for i in range(8)]
     storeys = np.floor(look.storeys[0] + draw[0] * (look.storeys[1] - look.storeys[0] + 0.999))
@@ -35,7 +38,7 @@ def paint_facades(
     highest = slopes <= ((height[seen] - camera) / distance).max()
     rows = np.flatnonzero(highest & (slopes >= -camera / distance.min()))
     z = camera + slopes[rows][:, None] * distance[None]  # metres above the ground
-    pixel = distance * 2 * np.pi / len(azimuths)  # metres a pixel covers upright
+    pixel = distance * 2 * np.pi / len(azimuths)  # vertical metres per pixel
     colours = _wall(z, line, seen, lot, draw, storeys, look, seed, pixel)
     awning = np.array(look.awnings, np.float32)[(draw[3][seen] * len(look.awnings)).astype(int)]
     awning = _mark_shops(awning, scene, look, azimuths[seen], distance)
@@ -71,7 +74,7 @@ def _wall(
     bay, u = np.floor(place), place % 1
     level = np.floor((z - GROUND_FLOOR) / STOREY)
     v = ((z - GROUND_FLOOR) / STOREY) % 1
-    # What is finer than a pixel fades into its mean instead of flickering.
+    # Fade detail finer than a pixel into its mean, to avoid aliasing.
     slant = pixel / np.maximum(line.facing[seen], 0.05)
     fine = np.clip(1.6 - 1.2 * slant / (LOT / bays), 0, 1) * np.clip(1.6 - pixel / (0.7 * STOREY), 0, 1)
     wide, high = look.window
@@ -88,7 +91,7 @@ def _wall(
     blind = scatter(seed, line.front[seen], lot[seen], bay, level, 1)
     sky = np.array(look.sky[0], np.float32) * 0.55 + 0.45 * np.array(look.sky[1], np.float32)
     pane = glass + (0.42 * (v + 0.1 * (u > 0.5)) * (0.55 + 0.9 * blind))[..., None].astype(np.float32) * (sky - glass)
-    glow = np.array((255, 206, 128), np.float32) / max(look.light, 0.6)  # dusk, applied later, does not dim a lamp
+    glow = np.array((255, 206, 128), np.float32) / max(look.light, 0.6)  # `light` must not dim lamps later
     pane = pane + (lamp * (1.35 - 0.75 * min(look.light, 1.0)))[..., None].astype(np.float32) * 0.9 * (glow - pane)
     shadow = 1 - 0.10 * np.clip(1 - inside / 0.35, 0, 1) - 0.05 * (z < GROUND_FLOOR + 0.3)
     wall = base[None] * shadow[..., None].astype(np.float32)
@@ -141,7 +144,7 @@ def _ground_floor(
 
 
 def _mark_shops(awning: np.ndarray, scene: Scene, look: Look, azimuths: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """`awning` (columns, 3) with the shops behind the signs in the colour of their landmark's first initial."""
+    """`awning` (columns, 3), recoloured at landmark shops in the code colour of the landmark's first initial."""
     if look.emblems != "coded" or not look.sign_scale:
         return awning
     hits = distance[:, None] * np.stack([np.sin(azimuths), np.cos(azimuths)], -1)

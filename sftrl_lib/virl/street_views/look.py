@@ -1,17 +1,17 @@
-"""What a city looks like: sky, streets, facades and signs, one `Look` for each generated city.
+"""The appearance of a city: sky, streets, facades and signs, one `Look` per generated city.
 
 How they differ:
 * paper: the training city and the nine test cities differ as real cities do (visual-OOD, section 5.2, Fig. 7).
 * official code: whatever the photographs show.
-* ours: colours, light, building heights, windows, trees and the frames of signs differ from city to city. What a
-  sign *says* (its initials and its colour code, see `signs.py`) is written alike everywhere, as letters are.
+* ours: colours, light, building heights, windows, trees and the frames of signs differ from city to city. The
+  *content* of a sign (its initials and its colour code, see `signs.py`) looks the same in all of them, as letters do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..schema import check_choice
+from ...attempts import check_choice
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 EMBLEMS = ("coded", "initials", "name")
@@ -21,10 +21,10 @@ EMBLEMS = ("coded", "initials", "name")
 class Look:
     """How the street views of a city are drawn.
 
-    `sign_scale` and `emblems` set how hard signs are to read. 1 means that from its own crossing a sign is 28 degrees
-    wide, 16 pixels of a 64-pixel view; 0 draws no signs. `emblems` says what a sign shows besides the full name:
-    "coded" (large initials on colours that stand for the same letters), "initials" (all panels alike in colour) or
-    "name" (nothing).
+    `sign_scale` and `emblems` set how hard signs are to read. `sign_scale=1` makes a sign 28 degrees wide from its own
+    crossing, 16 pixels of a 64-pixel view; 0 draws no signs. `emblems` is what a sign shows besides the full name:
+    "coded" (large initials on colours that encode the same letters), "initials" (on two fixed colours) or
+    "name" (nothing). Raises ValueError if either is out of range.
     """
 
     sky: tuple[Colour, Colour]  # overhead, at the horizon
@@ -41,10 +41,10 @@ class Look:
     window: tuple[float, float]  # share of a bay's width and of a storey's height
     balconies: float  # share of houses that have them
     awnings: tuple[Colour, ...]
-    trees: float  # share of the places along the kerb that have one
+    trees: float  # share of the places along the kerb that have a tree
     leaves: Colour
-    skyline: float  # height in degrees of what stands behind the houses
-    plate: Colour  # the sign's frame and the ground of its name
+    skyline: float  # height in degrees of the skyline behind the houses
+    plate: Colour  # the sign's frame and the background of its name
     ink: Colour  # the name
     sign_scale: float = 1.0
     emblems: str = "coded"
@@ -151,7 +151,7 @@ LOOKS = {
 
 
 def look_of(name: str | Look) -> Look:
-    """The `Look` of a generated city, with or without ``:heldout``; a `Look` as it is. ValueError otherwise."""
+    """The `Look` of a generated city (``:heldout`` or not); a `Look` is returned as is. Raises ValueError otherwise."""
     if isinstance(name, Look):
         return name
     return LOOKS[check_choice("look", str(name).partition(":")[0], tuple(LOOKS))]

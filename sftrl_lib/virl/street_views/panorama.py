@@ -1,14 +1,14 @@
-"""Perspective views of an equirectangular panorama, and the grid of four that the model sees (paper appendix B).
+"""Perspective views of an equirectangular panorama, and the grid of four shown to the model (paper appendix B).
 
 How they differ:
 * paper: a 2x2 grid, "[front, right / back, left]" in the prompt (Fig. 13).
 * official code: pastes the views at -135, -45, +45 and +135 degrees from the heading, row by row, so that prompt and
   pixels disagree; 5 black pixels between them; views of 640 pixels, enlarged to 1,200.
-* ours: ``layout="prompt"`` shows what the prompt promises, ``"official"`` the released order. Views touch. The same
+* ours: ``layout="prompt"`` follows the prompt, ``"official"`` the released order. No gap between views. The same
   geometry: the middle column of a panorama faces the compass direction 180 - rotation, positive pitch looks up, the
-  focal length is half the width over tan(fov / 2). The position in the panorama differs by less than half a pixel,
-  because pixel centres are counted as such and the seam is closed. A view much coarser than its panorama averages
-  several samples a pixel instead of flickering.
+  focal length is half the width over tan(fov / 2). Sampling positions differ by less than half a pixel, because we
+  use pixel centres and interpolate across the seam. A view much coarser than its panorama averages several samples
+  per pixel, to avoid aliasing.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..schema import check_choice
+from ...attempts import check_choice
 
 FOV = 90.0  # degrees, as in the official vision configurations
 LAYOUTS = {"prompt": (0.0, 90.0, 180.0, 270.0), "official": (-135.0, -45.0, 45.0, 135.0)}  # row by row
-_FINEST = 4  # samples a pixel along each axis, at most
+_FINEST = 4  # maximum samples per pixel along each axis
 
 
 @dataclass(frozen=True, eq=False)
 class Panorama:
     """An equirectangular picture, uint8 (height, width, 3), that covers the whole sphere.
 
-    `rotation` is what the official metadata files call so: the middle column faces 180 - rotation degrees.
+    `rotation` as in the official metadata files: the middle column faces 180 - rotation degrees. Raises ValueError for
+    any other dtype or shape.
     """
 
     pixels: np.ndarray
@@ -73,9 +74,9 @@ def crop(panorama: Panorama, heading: float, pitch: float = 0.0, fov: float = FO
 def _sampling(
     pitch: float, fov: float, size: int, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """Where a view at yaw 0 looks up its samples: columns, the starts of two rows, the lower row's weight."""
+    """Sample positions of a view at yaw 0: columns, offsets of two rows, the lower row's weight, samples per pixel."""
     focal = 0.5 * size / math.tan(math.radians(fov) / 2)
-    covered = width / (2 * math.pi * focal)  # panorama pixels a pixel in the middle of the view covers
+    covered = width / (2 * math.pi * focal)  # panorama pixels per pixel in the middle of the view
     samples = min(math.ceil(covered / 1.5), _FINEST)
     ticks = (np.arange(size * samples) + 0.5) / samples - size / 2
     right, down = np.meshgrid(ticks, ticks)

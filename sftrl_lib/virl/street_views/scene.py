@@ -1,11 +1,11 @@
-"""What stands around a place in a generated city: streets, the line of the houses, signs, trees (in metres).
+"""The surroundings of a place in a generated city: streets, house fronts, signs and trees (in metres).
 
-A street is a strip around the line between two crossings; a crossing opens into a disc. What no strip and no disc
-covers is built up, so the houses' line is where a ray from the camera leaves their union. That makes streets run
-towards the next panorama along their true bearing, and a crossing show as a place with several ways out.
+A street is a strip around the line between two crossings, and each crossing is a disc. Everything else is built up, so
+a house front is where a ray from the camera leaves the union of strips and discs. Streets thus run towards the next
+panorama on their true bearing, and a crossing appears as an open place with several exits.
 
-The sign of a landmark stands on its true azimuth from its crossing. Its distance is the landmark's, moved out of the
-roadway where it would stand in it and kept within the open crossing, so that no house hides it from the crossing.
+A landmark's sign stands at its true azimuth from its crossing. Its distance is the landmark's, moved off the roadway if
+necessary and kept within the open crossing, so that no house hides it from the crossing.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from functools import lru_cache
 import numpy as np
 
 from ..rails import bearing
-from ..schema import Geocode
-from ..streets import METRES_PER_DEGREE, StreetMap
+from ..schema import Geocode, StreetMap
+from ..streets import METRES_PER_DEGREE
 
 ROAD, KERB, HOUSES = 4.4, 4.6, 8.0  # metres from the middle of a street
 CORNER, OPEN = 6.6, 11.0  # radius of the roadway and of the open ground at a crossing
 ZEBRA = (7.4, 10.4)  # metres from the middle of a crossing
 REACH = 150.0  # metres; nothing farther away is drawn
 SIGN_DISTANCE = (7.6, 10.2)  # metres from the middle of the crossing
-SIGN_WIDTH = math.radians(28.0)  # as seen from there
+SIGN_WIDTH = math.radians(28.0)  # radians, from there
 TREE_EVERY, TREE_CLEARANCE, TREE_LINE = 13.0, 17.0, 5.7  # metres along, from a crossing, from the street's middle
 
 _MULTIPLIERS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def scatter(*keys: np.ndarray | int) -> np.ndarray:
-    """Numbers in [0, 1) that depend on whole-number `keys` (broadcast together) and look random."""
+    """Pseudo-random float32 numbers in [0, 1): a hash of integer `keys` (broadcast together)."""
     state = np.uint64(0x243F6A8885A308D3)
     with np.errstate(over="ignore"):
         for key in keys:
@@ -44,12 +44,12 @@ def scatter(*keys: np.ndarray | int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sign:
-    """A landmark's sign: an upright board over `ground`, seen from its front by somebody at its crossing."""
+    """A landmark's sign: an upright board over `ground` whose front is visible from its crossing."""
 
     name: str
     types: tuple[str, ...]
-    ground: np.ndarray  # metres east and north of the viewer, of the middle of its foot
-    facing: np.ndarray  # unit vector from the crossing towards the sign
+    ground: np.ndarray  # (2,) middle of its foot, metres east and north of the viewer
+    facing: np.ndarray  # (2,) unit vector from the crossing towards the sign
     width: float  # metres, for ``sign_scale=1``
 
 
@@ -59,25 +59,25 @@ class Scene:
 
     starts: np.ndarray  # (streets, 2)
     ends: np.ndarray  # (streets, 2)
-    streets: np.ndarray  # (streets,) numbers that are the same from every panorama
+    streets: np.ndarray  # (streets,) indices, the same from every panorama
     discs: np.ndarray  # (crossings, 2)
-    crossings: np.ndarray  # (crossings,)
+    crossings: np.ndarray  # (crossings,) indices
     signs: tuple[Sign, ...]
     trees: np.ndarray  # (trees, 3): position and a number in [0, 1) for its size and kind
 
 
 @dataclass(frozen=True)
 class HouseLine:
-    """For each ray where it meets the houses; arrays of the length of the rays."""
+    """Where each ray meets the houses; all arrays are (rays,)."""
 
     distance: np.ndarray  # metres; `REACH` where there is nothing
-    along: np.ndarray  # metres along the front, a fixed zero for every front
+    along: np.ndarray  # metres along the front, from a fixed origin per front
     front: np.ndarray  # number of the front: a side of a street, or a crossing
     facing: np.ndarray  # cosine between the ray and the front's normal
 
 
 class Surroundings:
-    """`Scene`s anywhere in one generated city."""
+    """Builds the `Scene` at any place of one generated city."""
 
     def __init__(self, street_map: StreetMap) -> None:
         self.map = street_map
@@ -141,12 +141,12 @@ class Surroundings:
 
     @property
     def seed(self) -> int:
-        """A number for `scatter` that stands for the city."""
+        """The seed of the city for `scatter`."""
         return sum(ord(letter) * 31**i for i, letter in enumerate(self.map.name)) % 2**31 + self.map.seed
 
 
 def distance_to_segments(points: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """(..., segments) metres from `points` (..., 2) to each segment."""
+    """(..., segments) metres from `points` (..., 2) to each segment, given by `starts` and `ends` (segments, 2)."""
     way = ends - starts
     offset = points[..., None, :] - starts
     share = np.clip((offset * way).sum(-1) / (way * way).sum(-1), 0, 1)
@@ -154,7 +154,7 @@ def distance_to_segments(points: np.ndarray, starts: np.ndarray, ends: np.ndarra
 
 
 def house_line(scene: Scene, azimuths: np.ndarray) -> HouseLine:
-    """Where rays from the viewer at `azimuths` (radians clockwise from north) leave the open ground."""
+    """Where rays from the viewer at `azimuths` (rays,), radians clockwise from north, leave the open ground."""
     rays = np.stack([np.sin(azimuths), np.cos(azimuths)])  # (2, rays)
     way = scene.ends - scene.starts
     length = np.hypot(way[:, 0], way[:, 1])
@@ -186,7 +186,7 @@ def house_line(scene: Scene, azimuths: np.ndarray) -> HouseLine:
 def _fronts(
     scene: Scene, rays: np.ndarray, reached: np.ndarray, which: np.ndarray, unit: np.ndarray, normal: np.ndarray
 ) -> HouseLine:
-    """Completes what `house_line` found: which front each ray meets, and where along it."""
+    """The second half of `house_line`: which front each ray meets, and where along it."""
     hits = rays * reached
     strip = np.minimum(which, len(unit) - 1)
     offset = hits - scene.starts[strip].T
@@ -207,7 +207,7 @@ def _fronts(
 def _between(
     rate: np.ndarray, zero: np.ndarray, low: np.ndarray, high: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where ``zero + t * rate`` lies between `low` and `high`: from t to t, empty as (inf, -inf)."""
+    """The interval of t in which ``zero + t * rate`` lies between `low` and `high`: its start and its end."""
     rate = np.where(np.abs(rate) < 1e-9, 1e-9, rate)
     a, b = (low - zero) / rate, (high - zero) / rate
     return np.minimum(a, b), np.maximum(a, b)

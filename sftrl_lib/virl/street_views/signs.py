@@ -1,16 +1,16 @@
-"""The signs of landmarks: a name that people can read and an emblem that a tiny model can.
+"""The signs of landmarks: a name for people to read and an emblem that a tiny model can read.
 
 How they differ:
-* paper, official code: photographs with real shop fronts; an 11-billion-parameter model reads what is written there.
-* ours: in a view of 64 pixels a sign is about 16 pixels wide, so a name of 15 letters is out of reach. What remains
-  legible is an emblem that any model can derive *from the name in the instructions*, for names and cities it has never
-  seen: the initials of the first two words (7 pixels each) on two colour fields, the upper one standing for the first
-  initial, the lower one for the second. The code is the same in every city. Twelve colours serve 26 letters (A, M and
-  Y share one), so that the colours alone tell about 80 signs apart, and with the letters all that differ in initials.
-  A badge on top has a shape and a pictogram by kind of place. ``Look.emblems`` and ``Look.sign_scale`` take this help
-  away by degrees.
+* paper, official code: photographs of real shop fronts, read by a model of 11 billion parameters.
+* ours: in a view of 64 pixels a sign is about 16 pixels wide, too small for a name of 15 letters. So each sign has an
+  emblem that can be derived *from the name in the instructions*, even for names and cities not in the training data:
+  the initials of the first two words (7 pixels each) on two colour fields, the upper one encoding the first initial,
+  the lower one the second. The code is the same in every city. Twelve colours encode 26 letters (A, M and Y share
+  one), so the colours alone distinguish about 80 signs; with the letters, all signs with different initials differ.
+  A badge on top has a shape and a pictogram per kind of place. ``Look.emblems`` and ``Look.sign_scale`` reduce this
+  help gradually.
 
-Letters and pictograms are from DejaVu Sans Bold, which Matplotlib brings along (a free licence).
+Letters and pictograms are from DejaVu Sans Bold, which ships with Matplotlib (free licence).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .look import Colour, Look
 
 WIDTH, HEIGHT = 256, 400  # pixels of a sign's picture
-CODE = (  # by number of the letter modulo 12; neighbours in the alphabet are far apart in colour
+CODE = (  # by letter number modulo 12; neighbouring letters have distant colours
     (214, 39, 40), (31, 119, 214), (255, 196, 0), (122, 40, 150), (44, 160, 44), (255, 122, 14),
     (20, 190, 207), (226, 74, 170), (120, 72, 40), (24, 36, 110), (164, 214, 40), (128, 128, 128),
 )  # fmt: skip
@@ -57,7 +57,7 @@ _SMALL_WORDS = {"the", "of", "and", "a", "at", "la", "le", "de"}
 
 
 def initials(name: str) -> str:
-    """One or two capitals: of the first two words that matter, e.g. "RB" for "Ramona's Books"."""
+    """One or two capitals: the initials of the first two significant words, e.g. "RB" for "Ramona's Books"."""
     words = ["".join(filter(str.isalnum, word)) for word in name.split()]
     words = [word for word in words if word] or ["?"]
     telling = [word for word in words if word.lower() not in _SMALL_WORDS] or words
@@ -73,7 +73,7 @@ def code_colours(name: str) -> tuple[Colour, Colour]:
 
 @lru_cache(maxsize=2048)
 def draw_sign(name: str, types: tuple[str, ...], look: Look) -> Image.Image:
-    """The front of a sign, RGBA, `WIDTH` x `HEIGHT`; what is transparent around the badge shows the street."""
+    """The front of a sign, RGBA, `WIDTH` x `HEIGHT` pixels, transparent around the badge."""
     image = Image.new("RGBA", (WIDTH, HEIGHT), (*look.plate, 0))
     draw = ImageDraw.Draw(image)
     top = 76
@@ -123,7 +123,7 @@ def _contrast(ground: Colour) -> Colour:
 
 
 def _lines(name: str, most: int) -> list[str]:
-    """`name` broken between words into at most `most` lines, the longest as short as can be."""
+    """`name` broken between words into at most `most` lines, the longest as short as possible."""
     words = name.split()
     best = [name]
     for breaks in range(1, 1 << (len(words) - 1)) if len(words) <= 8 else ():
@@ -158,6 +158,6 @@ def _write(
 
 @lru_cache(maxsize=128)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # The font's file is found without importing Matplotlib, which would take longer than all drawing of a view.
+    # Locate the font without importing Matplotlib, which would take longer than drawing a view.
     origin = importlib.util.find_spec("matplotlib").origin
     return ImageFont.truetype(str(Path(origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"), size)

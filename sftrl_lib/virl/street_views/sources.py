@@ -4,9 +4,9 @@ How they differ:
 * paper, official code: ``street_views/<panorama id>.jpg`` with ``<panorama id>.metadata.json`` beside it, read again
   for each of the four views; a place without a panorama is relocated to the nearest one within 20 m, or else looked
   up at Google.
-* ours: the same files and the same relocation, kept in memory while in use; what is missing is named, never looked
-  up. Generated cities draw theirs and can write them as such files. What the model sees of them can be kept on disk:
-  drawing a grid takes 40 ms, and the runs of a profile see the same few thousand again and again.
+* ours: the same files and the same relocation, cached in memory; a missing file raises an error and is never looked
+  up. Panoramas of generated cities are drawn, and can be written as such files. The grids shown to the model can be
+  cached on disk, because drawing one takes 40 ms and the runs of a profile reuse the same few thousand.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ... import paths
 from ..rails import MAPPING_RADIUS, PanoramaGrid, rail_builder
 from ..schema import City, Geocode
 from .drawing import draw_panorama
@@ -31,12 +32,12 @@ from .look import Look, look_of
 from .panorama import FOV, Panorama, grid
 from .scene import Surroundings
 
-CACHE = {"panoramas": 64 * 2**20, "grids": 256 * 2**20}  # bytes that a source keeps; 5,000 grids of 64-pixel views
+CACHE = {"panoramas": 64 * 2**20, "grids": 256 * 2**20}  # bytes per source; 5,000 grids of 64-pixel views
 NORTH = 180.0  # rotation of a panorama whose middle column faces north
 
 
 class _Cache:
-    """The most recently used entries, up to `limit` bytes."""
+    """An LRU cache of up to `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -44,7 +45,7 @@ class _Cache:
         self._bytes = 0
 
     def get(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
-        """The entry of `key`; `make` gives it with its size in bytes where it is not there."""
+        """The entry of `key`; if there is none, `make` returns it with its size in bytes."""
         if key in self._entries:
             self._entries.move_to_end(key)
             return self._entries[key][0]
@@ -57,9 +58,9 @@ class _Cache:
 
 
 class StreetViews(ABC):
-    """The panoramas of a city, and the grids of views that an agent sees there.
+    """The panoramas of a city, and the grids of views shown to an agent there.
 
-    `keep` is a folder in which grids are kept as files, shared by all processes; None: in memory only.
+    `keep`: folder of the disk cache of grids, shared by all processes; None caches in memory only.
     """
 
     def __init__(self, city: City, keep: Path | None = None) -> None:
@@ -68,14 +69,14 @@ class StreetViews(ABC):
         self._panoramas, self._grids = _Cache(CACHE["panoramas"]), _Cache(CACHE["grids"])
 
     def panorama(self, geocode: Geocode, width: int = 1024) -> Panorama:
-        """The panorama at `geocode`, or the nearest one within 20 m; `width` pixels wide, or more where it is read.
+        """The panorama at `geocode`, or the nearest one within 20 m; `width` pixels wide, or more if read from a file.
 
         Raises ValueError naming the place, or the file that is missing or malformed.
         """
         return self._panorama(geocode, width, 90.0)
 
     def _panorama(self, geocode: Geocode, width: int, altitude: float) -> Panorama:
-        """`panorama`, of which what is more than `altitude` degrees off the horizon is not needed."""
+        """`panorama`, but what is more than `altitude` degrees off the horizon may be missing."""
         place = self._relocate(geocode)
 
         def make() -> tuple[Panorama, int]:
@@ -87,7 +88,7 @@ class StreetViews(ABC):
     def grid(
         self, geocode: Geocode, heading: float, size: int = 64, layout: str = "prompt", fov: float = FOV, gap: int = 0
     ) -> np.ndarray:
-        """What an agent that faces `heading` sees: see `sftrl_lib.virl.street_views.grid`. Do not write into it."""
+        """The grid of views around `heading`, read-only; see `sftrl_lib.virl.street_views.grid`."""
 
         def draw() -> np.ndarray:
             panorama = self._panorama(geocode, panorama_width(size), fov / 2)  # a level view reaches no higher
@@ -116,11 +117,11 @@ class StreetViews(ABC):
 
     @abstractmethod
     def _make(self, place: Geocode, panorama_id: str, width: int, altitude: float) -> Panorama:
-        """The panorama itself, which `panorama` keeps; only what lies within `altitude` degrees must be there."""
+        """Draw or read a panorama; only what lies within `altitude` degrees of the horizon is required."""
 
 
 def _kept(file: Path, draw: Callable[[], np.ndarray]) -> np.ndarray:
-    """The picture in `file`; what `draw` gives where there is none, or a damaged one, and then it is kept there."""
+    """The picture in `file`; if there is none, or a damaged one, draw and save it."""
     try:
         return np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -129,7 +130,7 @@ def _kept(file: Path, draw: Callable[[], np.ndarray]) -> np.ndarray:
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     with fresh.open("wb") as handle:
         np.save(handle, image)
-    os.replace(fresh, file)  # another process may be at the same picture
+    os.replace(fresh, file)  # atomic: another process may write the same picture
     return image
 
 
@@ -149,7 +150,7 @@ class DrawnStreetViews(StreetViews):
 
 
 def _digest(drawn: str) -> str:
-    """A name for what is drawn and for the code that draws it: pictures of older code are never shown."""
+    """A hash of what is drawn and of the code that draws it, so that pictures of older code are never used."""
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     return hashlib.sha256(b"\0".join([drawn.encode(), *code])).hexdigest()[:16]
 
@@ -161,7 +162,7 @@ class PhotographedStreetViews(StreetViews):
         folder = self.city.images
         where = f"panorama {panorama_id} at {place}"
         if Path(panorama_id).name != panorama_id:
-            raise ValueError(f"{where}: its id is not a file's name.")
+            raise ValueError(f"{where}: its id is not a file name.")
         picture, metadata = folder / f"{panorama_id}.jpg", folder / f"{panorama_id}.metadata.json"
         for file in (picture, metadata):
             if not file.is_file():
@@ -184,11 +185,11 @@ class PhotographedStreetViews(StreetViews):
 
 
 def open_street_views(city: City, look: str | Look | None = None, keep: Path | None = None) -> StreetViews:
-    """The street views of `city`, in another city's look or a `Look` of your own where `look` is given.
+    """The street views of `city`, optionally in another city's look or in a custom `Look`.
 
-    `keep`: a folder in which the grids of a generated city are kept as files, 50 KB each at 64 pixels a view.
+    `keep`: folder of the disk cache of a generated city's grids, 50 KB each at 64 pixels per view.
 
-    Raises ValueError if the city has none, or if a `look` is asked of photographs.
+    Raises ValueError if the city has none, or if `look` is given for photographs.
     """
     if isinstance(city.images, Path):
         if look is not None:
@@ -201,15 +202,21 @@ def open_street_views(city: City, look: str | Look | None = None, keep: Path | N
     return DrawnStreetViews(city, look, keep)
 
 
+@lru_cache(maxsize=32)  # pretraining uses four cities in four looks
+def shared_street_views(city: City, look: str | Look | None = None) -> StreetViews:
+    """The `StreetViews` of a city, shared within this process; its disk cache is shared by all processes."""
+    return open_street_views(city, look, paths.views())
+
+
 def panorama_width(size: int) -> int:
-    """Pixels a panorama needs for views of `size`: two and a half, for large ones at least one, for each of theirs."""
+    """Width of a panorama for views of `size`: about 2.5 pixels per pixel of a view, at least one for large views."""
     return min(max(8 * size, 256), max(2048, 4 * size))
 
 
 def write_street_views(city: City, folder: Path, width: int = 1024, look: str | Look | None = None) -> int:
-    """Writes the panoramas that the routes of a generated `city` can visit, as in the official layout.
+    """Write the panoramas that the routes of a generated `city` can visit, in the official layout.
 
-    `folder` is ``street_views`` itself. Returns how many were written; at 1,024 pixels about 0.2 s and 80 KB each.
+    `folder` is ``street_views`` itself. Returns how many were written; about 0.2 s and 80 KB each at 1,024 pixels.
     """
     views = open_street_views(city, look)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Failures as they were recorded: Fig. 20 (without SFT) and Fig. 21 (after too much of it), each set as a page.
+"""Recorded failures, each drawn as a page: Fig. 20 (without SFT) and Fig. 21 (after too much SFT).
 
-Paper: one printed answer each: a brute-force Python program without JSON, and an absolute heading where the prompt
-offers relative turns only. Ours: failing episodes that the run kept.
+Paper: one printed answer per figure, a brute-force Python program without JSON and an absolute heading where the prompt
+offers only relative turns. Ours: failing episodes from the transcripts.
 """
 
 from __future__ import annotations
@@ -10,34 +10,36 @@ import re
 from collections.abc import Iterator
 
 from .. import published
-from .exchanges import exchanges, sections
+from ..methods import METHODS
+from ..tasks import labelled
+from ..transcripts import exchanges, sections
+from ..virl.schema import COMPASS
 from .page import ANSWER, PROMPT, Block, cut, heard, middle_cut, set_page, source, verdict, wrapped
-from .style import COLORS, GREY, Drawing, NothingToDraw, Tables, record, styled
+from .style import GREY, Drawing, NothingToDraw, Tables, record, styled
 
-TURNS = 5  # attempts shown
-LONGEST = 8  # lines of one answer
-HISTORY = 12  # lines of what happened before
+TURNS = 5  # most attempts shown
+LONGEST = 8  # most lines of one answer shown
+HISTORY = 12  # most lines of one prompt section shown
 
-_COMPASS = "north|northeast|east|southeast|south|southwest|west|northwest"
-HEADING = re.compile(rf"turn_direction\s*\(\s*(?:{_COMPASS})\s*\)")  # an action of the training rule
-OFFERED = re.compile(r"""['"](?:slightly )?(?:left|right)['"]""")  # in the prompt's action space
+HEADING = re.compile(rf"turn_direction\s*\(\s*(?:{'|'.join(COMPASS)})\s*\)")  # an action of the training rule
+OFFERED = re.compile(r"""['"](?:slightly )?(?:left|right)['"]""")  # a relative turn in the prompt's action space
 _WRONG_TINT = "#f3c9d6"
 
 
 @styled
 def failure_without_sft(tables: Tables) -> Drawing:
-    """Fig. 20: the model without SFT on a hand under the new rule."""
+    """Fig. 20: a failed hand of the model without SFT, if possible under the new rule."""
     episode = _first_failure(tables.transcripts)
     if episode is None:
-        raise NothingToDraw("it needs a failing transcript of method foundation or rl_no_init")
+        raise NothingToDraw("it needs a failing transcript of method rl_no_init")
     title = "Fig. 20 · What the model answers without SFT"
     subtitle = f"{source(tables.profile, episode)} · paper: a Python program instead of JSON"
     shown = episode["turns"][:TURNS]
-    asked = middle_cut(wrapped(heard(shown[0])), 3, LONGEST - 4)  # the task, and the hand at the end
+    asked = middle_cut(wrapped(heard(shown[0])), 3, LONGEST - 4)  # the task at the start, the hand at the end
     blocks = [Block("asked", GREY, asked, ink=GREY)]
     for index, turn in enumerate(shown):
         answer = cut(wrapped(turn.get("output", "")), LONGEST)
-        blocks.append(Block(f"attempt {index + 1}", COLORS["rl_no_init"], answer, box=ANSWER))
+        blocks.append(Block(f"attempt {index + 1}", METHODS["rl_no_init"].color, answer, box=ANSWER))
         blocks.append(verdict(episode["turns"], index))
     figure = set_page(title, subtitle, blocks, episode)
     data = record("fig20", title, subtitle, tables.profile, [episode | {"turns": shown}], published.FIG20)
@@ -45,26 +47,27 @@ def failure_without_sft(tables: Tables) -> Drawing:
 
 
 def _first_failure(transcripts: list[dict]) -> dict | None:
-    """An episode without a correct answer: rather RL's than the foundation's, rather one whose answers cannot be read.
+    """An episode of RL without SFT that has no correct answer, preferably with unreadable ones; None if there is none.
 
-    That is the failure the paper shows: no formula in the asked format, so nothing to reward.
+    That is the failure in the paper: no formula in the requested format, so nothing to reward.
     """
+    task = labelled(published.FIGURE_OF[20])
     failing = [
         episode for episode in transcripts
-        if episode["task"] == "general_points" and episode["method"] in ("rl_no_init", "foundation")
+        if episode["task"] == task.name and episode["method"] == "rl_no_init"
         and episode["turns"] and all(turn.get("outcome") != "correct" for turn in episode["turns"])
     ]  # fmt: skip
 
     def rank(episode: dict) -> tuple:
         readable = sum(turn["outcome"] != "illegal" for turn in episode["turns"])
-        return episode["method"] != "rl_no_init", readable, episode["split"] != "rule_ood", -episode["step"]
+        return readable, episode["split"] != "rule_ood", -episode["step"]
 
     return min(failing, key=rank, default=None)
 
 
 @styled
 def failure_of_sft(tables: Tables) -> Drawing:
-    """Fig. 21: SFT at its end, offered relative turns only, answers with the absolute headings of its training."""
+    """Fig. 21: at the end of SFT the model outputs the absolute headings of training, though only turns are offered."""
     found = min(_old_headings(tables.transcripts), key=lambda item: item[0], default=None)
     if found is None:
         raise NothingToDraw("it needs a navigation transcript of method sft, split rule_ood, with an absolute heading")
@@ -81,7 +84,7 @@ def failure_of_sft(tables: Tables) -> Drawing:
     for index, turn in enumerate(turns):
         answer = cut(wrapped(turn.get("output", ""), HEADING), LONGEST)
         name = "SFT answers" if index == 0 else f"attempt {index + 1}"
-        blocks.append(Block(name, COLORS["sft"], answer, box=ANSWER, mark=_WRONG_TINT))
+        blocks.append(Block(name, METHODS["sft"].color, answer, box=ANSWER, mark=_WRONG_TINT))
         blocks.append(verdict(turns, index))
     if expert := turns[0].get("expert_action"):
         blocks.append(Block("expert", GREY, wrapped(expert), ink=GREY))
@@ -91,11 +94,12 @@ def failure_of_sft(tables: Tables) -> Drawing:
 
 
 def _old_headings(transcripts: list[dict]) -> Iterator[tuple[tuple, dict, list[dict]]]:
-    """Exchanges of SFT under the new rule that begin with an absolute heading, each with its rank, best lowest.
+    """(rank, episode, turns) of SFT's exchanges under the new rule that start with an absolute heading; lowest is best.
 
-    Best: the longest trained, wrong to the end, early on the route (a short history).
+    Best: the longest trained, never corrected, early on the route (a short history).
     """
-    wanted = {"task": "navigation", "method": "sft", "experiment": "main", "split": "rule_ood"}
+    task = labelled(published.FIGURE_OF[21])
+    wanted = {"task": task.name, "method": "sft", "experiment": "main", "split": "rule_ood"}
     for number, episode in enumerate(transcripts):
         if any(episode[key] != value for key, value in wanted.items()):
             continue

@@ -1,0 +1,160 @@
+"""The configuration of every stage, as frozen dataclasses that check themselves. The paper's values stand beside ours.
+
+A bad value raises ValueError with one sentence that names the field, before any work is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any
+
+FROZEN = ("none", "vision", "vision+adapter")  # parts of a vision-language model that are not trained
+RATIOS = ("token", "sequence")
+
+
+def check(config: Any, name: str, good: bool, must: str) -> None:
+    """Raise ValueError unless the field `name` of `config` is `good`; `must` says what it must be."""
+    if not good:
+        raise ValueError(f"{type(config).__name__}.{name} must be {must}, got {getattr(config, name)!r}.")
+
+
+def check_whole(config: Any, *names: str, least: int = 1) -> None:
+    """The fields are whole numbers of at least `least`; NumPy's count as well."""
+    for name in names:
+        value = getattr(config, name)
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        check(config, name, whole and value >= least, f"a whole number of at least {least}")
+
+
+def check_number(
+    config: Any, *names: str, low: float = 0.0, high: float = math.inf, above: bool = False, below: bool = False
+) -> None:
+    """The fields are finite numbers from `low` to `high`; `above` and `below` leave out the ends themselves."""
+    ends = f"{'above' if above else 'from'} {low:g}"
+    ends += "" if high == math.inf else f"{', below' if below else ' to'} {high:g}"
+    for name in names:
+        value = getattr(config, name)
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        inside = number and low <= value <= high and not (above and value == low) and not (below and value == high)
+        check(config, name, inside, f"a number {ends}")
+
+
+def check_flag(config: Any, name: str) -> None:
+    """The field is True or False."""
+    check(config, name, isinstance(getattr(config, name), bool), "True or False")
+
+
+def check_choice(config: Any, name: str, allowed: Sequence[str]) -> None:
+    """The field is one of `allowed`."""
+    check(config, name, getattr(config, name) in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Supervised fine-tuning with TRL's `SFTTrainer`, loss on the answer only (paper C.1-C.2)."""
+
+    examples: int = 8_000  # expert prompt-answer pairs to draw from
+    batch_size: int = 64  # paper 128
+    lr: float = 1e-3  # paper 1e-6 at 11 B parameters; small models need larger steps
+    warmup: float = 0.03  # share of the steps, as in the official script
+    group_by_length: bool = False  # examples of similar length in a batch: less padding where prompts grow
+    frozen: str = "none"  # parts that are not trained, one of `FROZEN` (paper Fig. 16)
+    adam_betas: tuple[float, float] = (0.9, 0.98)
+    adam_eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        check_whole(self, "examples", "batch_size")
+        check_number(self, "lr", "adam_eps", above=True)
+        check_number(self, "warmup", high=1.0, below=True)
+        check_choice(self, "frozen", FROZEN)
+        check_flag(self, "group_by_length")
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Multi-turn PPO (paper section 3, official hyper-parameters in brackets)."""
+
+    episodes: int = 128  # hands or routes per update [2,048 attempts]
+    attempts: int = 5  # graded attempts per hand, or per position of a route
+    temperature: float = 1.0  # of the rollouts [0.2]
+    max_new_tokens: int = 48  # per attempt [512]
+    lr: float = 3e-4  # [1e-6 at 11 B parameters]
+    value_lr: float = 1e-3  # of the value head
+    lr_end: float = 0.1  # cosine schedule, final share of lr [1e-3]
+    epochs: int = 1  # passes over each batch [4]
+    minibatches: int = 4  # optimiser steps per pass [2]
+    micro_batches: int = 1  # parts, by length, in which a minibatch's gradient is accumulated: less padding
+    clip: float = 0.2  # [0.1]
+    ratio: str = "token"  # or "sequence", the official weighted sequence-level ratio
+    gamma: float = 0.9  # per attempt [0.9]
+    gae_lambda: float = 0.95  # [0.95]
+    value_coef: float = 0.5  # [0.5]
+    entropy_coef: float = 0.0  # [0.01, but unused by the official loss]
+    kl_coef: float = 0.0  # of the KL to Init [0: the official code has none]
+    share_backbone: bool = False  # let the value loss reach the backbone [True]
+    max_grad_norm: float = 1.0  # [0.01]
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        check_whole(self, "episodes", "attempts", "max_new_tokens", "epochs", "minibatches", "micro_batches")
+        check_number(self, "temperature", "lr", "value_lr", "clip", "max_grad_norm", "adam_eps", above=True)
+        check_number(self, "lr_end", "gamma", "gae_lambda", high=1.0)
+        check_number(self, "value_coef", "entropy_coef", "kl_coef")
+        check_choice(self, "ratio", RATIOS)
+        check_flag(self, "share_backbone")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way of testing."""
+
+    episodes: int  # per split
+    attempts: int  # per hand, or per position of a route
+    temperature: float  # 0 is greedy
+    max_new_tokens: int  # per attempt
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How checkpoints are tested (paper C.3: sampled, several attempts with feedback)."""
+
+    episodes_end: int = 1_000  # per split for Init and the end of a branch [234]
+    episodes_curve: int = 250  # per split for checkpoints along a curve
+    attempts: int = 5
+    temperature: float = 1.0  # the rollout temperature, fixed before looking at results; 0 is greedy
+    max_new_tokens: int = 48  # [256]
+    episodes_greedy: int = 500  # per split, greedy decoding beside the main protocol
+    episodes_sensitivity: int = 250  # per split and temperature, with the longest number of attempts
+    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
+    attempts_grid: tuple[int, ...] = (1, 2, 3, 5)
+
+    def __post_init__(self) -> None:
+        counts = ("episodes_end", "episodes_curve", "episodes_greedy", "episodes_sensitivity")
+        check_whole(self, *counts, "attempts", "max_new_tokens")
+        check_number(self, "temperature")
+        check(self, "temperatures", all(t >= 0 for t in self.temperatures), "numbers of at least 0")
+        check(self, "attempts_grid", all(k >= 1 for k in self.attempts_grid), "whole numbers of at least 1")
+
+    def protocol(self, end: bool = True, **changes: Any) -> Protocol:
+        """The paper's protocol at the end of a branch, or along its curve; `changes` replaces single fields."""
+        episodes = self.episodes_end if end else self.episodes_curve
+        return replace(Protocol(episodes, self.attempts, self.temperature, self.max_new_tokens), **changes)
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters in place of full fine-tuning, with peft. The paper trains all weights."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0  # with dropout the log-probabilities of rollouts and of learning differ
+    targets: str | tuple[str, ...] = "all-linear"  # peft's `target_modules`
+
+    def __post_init__(self) -> None:
+        check_whole(self, "rank")
+        check_number(self, "alpha", above=True)
+        check_number(self, "dropout", high=1.0, below=True)

@@ -1,0 +1,200 @@
+"""Which notebook runs with which parameters, in which order, and what each depends on.
+
+A job is one notebook with one set of parameters; executed, it is ``build/<profile>/<job>.ipynb``, and that is the make
+target. It is done again when its *identity* changes: the notebook's code, its parameters, and the settings that its
+results depend on (see `fingerprint`). Prose and checkout times do not count.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from . import fingerprint, paths
+from .experiments import Experiment
+from .fingerprint import Identity
+from .methods import INIT
+from .profiles import Profile, Study
+from .runs import Run, data_identity, runs_of_arm, test_settings, training_runs
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with one set of parameters."""
+
+    name: str  # of the executed notebook, without .ipynb
+    notebook: str  # file in notebooks/
+    parameters: dict  # what papermill injects
+    needs: tuple[str, ...] = ()  # names of the jobs that come first
+    depends: Identity = field(default_factory=dict)  # what it depends on besides its notebook and its parameters
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...]:
+    """The seeds in ``"0 1 2"`` (commas do as well); empty for the profile's own. Raises ValueError."""
+    words = (text or "").replace(",", " ").split()
+    bad = [word for word in words if not (word.isascii() and word.isdigit() and int(word) < 2**32)]
+    if bad:
+        raise ValueError(
+            f'SEEDS={text!r}: {bad[0]!r} is not a seed; use whole numbers from 0 to 2**32 - 1, as in SEEDS="0 1 2".'
+        )
+    seeds = tuple(int(word) for word in words)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f'SEEDS={text!r} names a seed twice; use each once, as in SEEDS="0 1 2".')
+    return seeds
+
+
+def parse_tasks(profile: Profile, text: str | None) -> tuple[Study, ...]:
+    """The studies of the tasks in ``"GP-L V-IRL-L"``; all of the profile's, if empty. Raises ValueError."""
+    words = (text or "").replace(",", " ").split()
+    by_name = {name: s for s in profile.studies for name in (s.task.label, s.task.key)}
+    if unknown := [word for word in words if word not in by_name]:
+        labels = " ".join(study.task.label for study in profile.studies)
+        raise ValueError(
+            f"TASKS={text!r}: the profile {profile.name!r} has no task {unknown[0]!r}; use some of {labels}."
+        )
+    wanted = [by_name[word] for word in words]
+    return tuple(study for study in profile.studies if study in wanted) if words else profile.studies
+
+
+def jobs(profile: Profile, seeds: tuple[int, ...] = (), studies: tuple[Study, ...] = ()) -> list[Job]:
+    """Every job of a profile, the long ones first where the order is free.
+
+    `seeds` replaces the seeds of the main comparison; the ablations then take the first of them, as many as they have
+    of their own. `studies` are those of the profile that are wanted, all if empty.
+    """
+    studies = studies or profile.studies
+    seeds, ablation = profile.chosen_seeds(seeds)
+    found = [*_preparation(profile, studies)]
+    found += [_init(Run(profile, s.task.key, "init", seed=seed)) for seed in (*seeds, *ablation) for s in studies]
+    # RL of the main comparison is the longest chain, so it comes first; the ablations fill what is left.
+    everything = [(study, e) for study in studies for e in study.experiments]
+    main = [(study, e) for study, e in everything if e.name == "main"]
+    for arm in range(max((len(e.arms) for _, e in main), default=0)):
+        for seed in seeds:
+            for study, e in main:
+                found += [_train(run) for a in e.arms[arm : arm + 1] for run in runs_of_arm(profile, study, e, a, seed)]
+    for study, experiment in everything:
+        if experiment.name != "main":
+            for seed in seeds if experiment.all_seeds else ablation:
+                found += _experiment(profile, study, experiment, seed, seed in seeds)
+    found = list({job.name: job for job in found}.values())
+    names = {job.name for job in found}
+    found = [replace(job, needs=tuple(need for need in job.needs if need in names)) for job in found]
+    last, drawn_by = {"profile": profile.name, "seeds": list(seeds)}, {"code": _code("figures", "claims")}
+    return [*found, Job("07_results", "07_results.ipynb", last, tuple(job.name for job in found), drawn_by)]
+
+
+def _preparation(profile: Profile, studies: tuple[Study, ...]) -> Iterator[Job]:
+    """What comes before any training: demonstrations, and the notebooks that introduce the tasks and models."""
+    for study in studies:
+        data = {kind: data_identity(study, kind) for kind in study.task.kinds}
+        yield _of_study(profile, study, "03_expert_data", data)
+    yield Job("00_start_here", "00_start_here.ipynb", {"profile": profile.name}, depends=fingerprint.plain(profile))
+    for name in dict.fromkeys(study.task.notebook for study in studies if study.task.notebook):
+        yield Job(name, f"{name}.ipynb", {})
+    for study in studies:
+        if not paths.shipped(study.foundation):
+            continue  # the notebook shows how a model of this project was made
+        model = {"foundation": fingerprint.model(study.foundation)}
+        yield _of_study(profile, study, "02_foundation", model | test_settings(study, "", tuple(study.task.splits)))
+
+
+def _of_study(profile: Profile, study: Study, notebook: str, depends: Identity) -> Job:
+    parameters = {"profile": profile.name, "task": study.task.key}
+    return Job(f"{notebook}-{study.task.key}", f"{notebook}.ipynb", parameters, depends=depends)
+
+
+def _init(run: Run) -> Job:
+    parameters = {"profile": run.profile.name, "task": run.key, "seed": run.seed}
+    if run.setting:
+        parameters |= {"experiment": run.experiment_name, "setting": run.setting}
+    depends = {"training": run.identity, "tests": run.tests_identity}
+    return Job(f"04_init-{run.name}", "04_init.ipynb", parameters, (f"03_expert_data-{run.key}",), depends)
+
+
+def _train(run: Run) -> Job:
+    """One training run and its tests."""
+    parameters = {
+        "profile": run.profile.name,
+        "task": run.key,
+        "method": run.method_name,
+        "experiment": run.experiment_name,
+        "setting": run.setting,
+        "seed": run.seed,
+    }
+    needs, start = [], run.start
+    while start is not None:  # what a start needs in turn, because a start that is no job of its own is made here
+        needs.append(f"{'04_init' if start.method is INIT else start.experiment.notebook}-{start.name}")
+        start = start.start
+    needs = needs or [f"03_expert_data-{run.key}"]
+    depends, notebook = {"training": run.identity, "tests": run.tests_identity}, run.experiment.notebook
+    return Job(f"{notebook}-{run.name}", f"{notebook}.ipynb", parameters, tuple(needs), depends)
+
+
+def _experiment(profile: Profile, study: Study, experiment: Experiment, seed: int, beside_main: bool) -> list[Job]:
+    """The jobs of an experiment other than the main comparison; one without arms tests the ends of that comparison."""
+    if experiment.arms:
+        runs = training_runs(profile, study, experiment, seed, beside_main)
+        return [*(_init(run.init) for run in runs if run.init.setting), *map(_train, runs)]
+    ends = training_runs(profile, study, study.experiment("main"), seed)
+    splits = experiment.tested(study.task.splits)
+    depends = {run.method_name: run.identity for run in ends} | test_settings(study, experiment.name, splits)
+    parameters = {"profile": profile.name, "task": study.task.key, "seed": seed}
+    name = f"{experiment.notebook}-{study.task.key}-s{seed}"
+    return [Job(name, f"{experiment.notebook}.ipynb", parameters, tuple(_train(run).name for run in ends), depends)]
+
+
+def find(name: str, known: list[Job]) -> Job:
+    """The job called `name`. Raises ValueError that names the nearest ones."""
+    by_name = {job.name: job for job in known}
+    if name not in by_name:
+        near = difflib.get_close_matches(name, by_name, 4, 0.3) or list(by_name)
+        raise ValueError(f"Unknown run {name!r}; there are {len(by_name)}, among them {', '.join(near)}.")
+    return by_name[name]
+
+
+def target(profile: str, job: str) -> Path:
+    """The executed notebook of a job; it exists only if the job succeeded."""
+    return paths.build(profile) / f"{job}.ipynb"
+
+
+def identity_path(profile: str, job: str) -> Path:
+    """What a job was last due for, as JSON; make compares its time with the target's."""
+    return paths.build(profile) / "identities" / f"{job}.json"
+
+
+def identity(job: Job) -> str:
+    """What a job depends on besides other jobs, as JSON; while it is the same, the job is not repeated."""
+    notebook = json.loads((paths.NOTEBOOKS / job.notebook).read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    content = {"parameters": job.parameters, "depends": job.depends, "code cells": fingerprint.digest(cells)}
+    return json.dumps(fingerprint.plain(content), indent=1, sort_keys=True)
+
+
+def update_identity(job: Job, profile: str) -> Path:
+    """Write the identity of `job` if it has changed; its time is then newer than that of the target."""
+    path, content = identity_path(profile, job.name), identity(job)
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return path
+
+
+def state(profile: str, job: Job) -> str:
+    """done, failed, changed (it depends on something else than when it ran) or to do."""
+    path, past = target(profile, job.name), identity_path(profile, job.name)
+    if path.with_suffix(".failed.ipynb").exists():
+        return "failed"
+    if not path.exists():
+        return "to do"
+    same = past.exists() and past.read_text(encoding="utf-8") == identity(job)
+    return "done" if same and past.stat().st_mtime <= path.stat().st_mtime else "changed"
+
+
+def _code(*folders: str) -> str:
+    """A digest of the modules in some folders of the library."""
+    files = [path for folder in folders for path in sorted((paths.PACKAGE / folder).rglob("*.py"))]
+    return fingerprint.digest([path.read_text(encoding="utf-8") for path in files])

@@ -1,0 +1,162 @@
+"""A task: an environment with its splits, demonstrations, metrics and figure labels.
+
+Training, evaluation, tables and figures use a task only through this class. `points/task.py` and `virl/task.py` define
+the paper's four, and `tasks.py` lists them. To add a task, subclass `Task` and add an instance to `tasks.TASKS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from PIL.Image import Image, fromarray
+
+from .messages import parts_message, text_message
+
+if TYPE_CHECKING:  # an episode is a plain record, but its module imports torch
+    from .models.rollout import Episode
+
+Arguments = Mapping[str, Any]  # of an environment
+Metrics = dict[str, tuple[float, int]]  # name -> (mean, number of samples)
+# {"prompt": messages, "completion": messages} and, in the image modality, "images": [the picture]
+Example = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labels of a split in figures and tables."""
+
+    name: str  # in the tables
+    short: str  # in a sentence
+    label: str  # on a panel
+    column: str  # column header; "" stands for the task's `Words.heldout`
+
+
+SPLITS = {
+    split.name: split
+    for split in (
+        Split("id", "ID", "ID: the training rule", "training rule (ID)"),
+        Split("heldout", "held-out", "held-out instances", ""),
+        Split("rule_ood", "rule-OOD", "OOD: a new rule", "new rule (rule-OOD)"),
+        Split("visual_ood", "visual-OOD", "OOD: a new look", "new look (visual-OOD)"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A metric of how often answers follow one of the two rules, with the labels of its panel."""
+
+    metric: str
+    title: str
+    label: str  # of the y axis
+
+
+@dataclass(frozen=True)
+class Words:
+    """The labels of a task in figures and tables."""
+
+    title: str  # of the task, in a sentence
+    heldout: str  # what is held out: "held-out hands"
+    new_rule: str  # the rule of the OOD test
+    metrics: Mapping[str, str]  # metric -> y-axis label; the first is the main metric
+    tables: Mapping[str, tuple[str, ...]]  # title -> its metric, then metrics of the rule-OOD test only
+    new_rule_only: Mapping[str, str] = field(default_factory=dict)  # those metrics -> column headers
+    stated: Reading | None = None  # answers that follow the rule stated in the prompt
+    trained: Reading | None = None  # answers that follow the training rule under the new one
+    remark: str = ""  # caption text on the two readings
+    rule: re.Pattern[str] | None = None  # matches the part of a prompt that states the rule
+    picture: str = "the picture is drawn larger than the model saw it"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One variant of a task, in text or with pictures. Subclasses override the methods below."""
+
+    key: str  # name of runs, folders, study, curriculum and shipped model: gp-l
+    label: str  # the paper's short name: GP-L
+    name: str  # column `task` of the tables, shared by both modalities
+    modality: str  # text or image
+    env: str  # Gymnasium id
+    training: Arguments  # of the environment in training and for demonstrations
+    splits: Mapping[str, Arguments]  # of the environment in each split
+    answer_key: str  # JSON key of the answer; from there on tokens have full weight in the official sequence ratio
+    unit: str  # what an episode is called
+    words: Words
+    notebook: str = ""  # that introduces it, before any training
+    kinds: tuple[str, ...] = ("expert",)  # of demonstrations
+    paper_lambda: float | None = None  # the paper's D_buffer / D_RL; None for a task that is not the paper's
+    version: int = 1  # increase it when demonstrations or metrics change, so that runs are redone
+
+    @property
+    def metric(self) -> str:
+        """The main metric: the one in the paper's Figs. 5 and 6."""
+        return next(iter(self.words.metrics))
+
+    def split(self, name: str) -> Arguments:
+        """The environment's arguments in a split. Raises ValueError listing the known ones."""
+        if name not in self.splits:
+            raise ValueError(f"Unknown split {name!r} of {self.label}; use one of {', '.join(self.splits)}.")
+        return self.splits[name]
+
+    def check_kind(self, kind: str) -> str:
+        """`kind` itself. Raises ValueError if the task has no such demonstrations."""
+        if kind not in self.kinds:
+            raise ValueError(f"{self.label} has no {kind!r} demonstrations; use one of {', '.join(self.kinds)}.")
+        return kind
+
+    def make_env(self, arguments: Arguments, max_attempts: int) -> gymnasium.Env:
+        """The unwrapped environment; `arguments` are `training` or those of a split."""
+        chosen = {"modality": self.modality, "max_attempts": max_attempts, **arguments}
+        return gymnasium.make(self.env, disable_env_checker=True, **chosen).unwrapped
+
+    def training_env(self, max_attempts: int) -> gymnasium.Env:
+        """The training environment, without held-out instances."""
+        return self.make_env(self.training, max_attempts)
+
+    def demonstrations(self, kind: str, rng: np.random.Generator) -> Iterator[Example]:
+        """Endless SFT examples of one of `kinds`."""
+        raise NotImplementedError(f"{type(self).__name__} has no demonstrations.")
+
+    def shows_held_out(self, example: Example) -> bool:
+        """Whether an example leaks something reserved for tests."""
+        return False
+
+    def measure(self, split: str, episodes: Sequence[Episode]) -> Metrics:
+        """The metrics of episodes on a split, including `success`."""
+        return {"success": mean([episode.terminated for episode in episodes])}
+
+    def about(self, split: str, episode: Episode) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
+        """A transcript's fields for an episode, and for each question in it."""
+        return {}, [{}]
+
+    def picture(self, episode: Mapping[str, Any], turn: Mapping[str, Any]) -> Image | None:
+        """The picture at a turn of a transcript's episode, at display size; None in text."""
+        return None
+
+    def scene(self, episode: Mapping[str, Any]) -> dict[str, Any] | None:
+        """JSON data for a map of a transcript's episode; None for a task without maps."""
+        return None
+
+
+def mean(values: Sequence[bool]) -> tuple[float, int]:
+    """A rate and its number of samples."""
+    return float(np.mean(values)), len(values)
+
+
+def text_example(prompt: str, answer: str) -> Example:
+    """An SFT example in text."""
+    return {"prompt": [text_message("user", prompt)], "completion": [text_message("assistant", answer)]}
+
+
+def pictured_example(observation: Mapping[str, Any], answer: str) -> Example:
+    """An SFT example of an answer to an environment's observation with an image."""
+    return {
+        "prompt": observation["messages"],
+        "completion": [parts_message("assistant", answer)],
+        "images": [fromarray(observation["image"])],
+    }

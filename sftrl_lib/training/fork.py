@@ -1,0 +1,94 @@
+"""The paper's fork: a short SFT makes Init, then more SFT or RL continue from it at equal training compute.
+
+Every function takes a run (`runs.Run`) and writes to its folder. Finished work is not repeated, interrupted work is
+resumed, and work with other settings is set aside (`fingerprint.claim`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+
+from ..fingerprint import claim
+from ..methods import INIT
+from ..models.policy import Policy, check_model, load_policy
+from ..profiles import Profile, Study
+from ..runs import DATA_SEED, Run, data_folder, data_identity
+from . import sft
+from .branch import Branch
+from .compute import Compute
+from .data import make_dataset
+from .snapshots import Snapshot, snapshots, snapshots_of, write_snapshot
+
+FINISHED = "finished"  # name of the file that marks a finished run
+
+
+def demonstrations(profile: Profile, study: Study, kind: str = "expert") -> Dataset:
+    """The SFT data of a study, generated on first use. Raises ValueError for a kind that its task does not have."""
+    study.task.check_kind(kind)
+    folder = claim(data_folder(profile, study, kind), data_identity(study, kind))
+    return make_dataset(folder / "dataset", study.task, kind, study.sft.examples, DATA_SEED)
+
+
+def train(run: Run) -> list[Snapshot]:
+    """Train a run and return its snapshots by step. The run it starts from is trained first if necessary.
+
+    Raises CheckpointError if there is no such foundation model, ValueError for demonstrations that the task does not
+    have; nothing is written then.
+    """
+    check_model(run.study.foundation)
+    if run.method.data:
+        run.task.check_kind(run.method.data)
+    folder = claim(run.folder, run.identity)
+    if not (folder / FINISHED).exists():
+        branch = _start(run)
+        if run.method is INIT:
+            _make_init(run, branch)
+        else:
+            run.method.load_trainer()(branch)
+        (folder / FINISHED).touch()
+    return snapshots(folder)
+
+
+def _start(run: Run) -> Branch:
+    """The branch of a run where it starts: the foundation model, Init, or the end of another run."""
+    policy_from, compute, reference = run.study.foundation, None, None
+    if run.start:
+        start = train(run.start)[-1]
+        policy_from = start.folder
+        compute = start.compute if run.start.method is INIT else start.compute.as_init()
+        if getattr(run.config, "kl_coef", 0.0):
+            reference = _load(run.profile, start.folder)
+    policy = _load(run.profile, policy_from, trained=True)
+    return Branch(
+        policy=policy,
+        task=run.task,
+        config=run.config,
+        folder=run.folder,
+        compute=compute or Compute(policy.parameters_count),
+        budget=run.study.fork_flops,
+        checkpoints=run.checkpoints,
+        seed=run.seed,
+        data=demonstrations(run.profile, run.study, run.method.data) if run.method.data else None,
+        reference=reference,
+        rollout_batch=run.profile.rollout_batch,
+    )
+
+
+def _make_init(run: Run, branch: Branch) -> None:
+    """A few steps of SFT at a constant rate, which teach the answer format (paper C.2)."""
+    branch.checkpoints = 0
+    sft.train_steps(branch, run.study.init_steps, schedule="constant_with_warmup")
+    spent = Compute(branch.compute.parameters, init_tokens=branch.compute.trained_tokens)
+    write_snapshot(branch.policy, run.folder, 0, spent)
+
+
+def _load(profile: Profile, source: str | Path, trained: bool = False) -> Policy:
+    """A model on the profile's device; `trained`: with the profile's adapters, if it trains adapters."""
+    return load_policy(source, profile.dtype, profile.device, lora=profile.lora if trained else None)
+
+
+def final_policy(run: Run) -> Policy:
+    """The end of a run, ready to play. Raises CheckpointError if it is not there."""
+    return _load(run.profile, snapshots_of(run)[-1].folder)

@@ -1,0 +1,76 @@
+"""The training loop of every method that learns from rollouts: budget, schedule, checkpoints, snapshots, log.
+
+A method hands in one update as a function; PPO's is in `ppo.py`. SFT has TRL's loop.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..files import write_atomically
+from ..models.checkpoint import State, load_state, save_state
+from .branch import Branch
+from .compute import Compute
+from .snapshots import write_snapshot
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has got, for an update."""
+
+    update: int  # number of updates done so far
+    spent: float  # share of the budget spent, 0 to 1
+
+    def cosine(self, end: float) -> float:
+        """Share of the peak learning rate: a cosine from 1 to `end` over the budget."""
+        return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * self.spent))
+
+    def seeds(self, seed: int, count: int) -> list[int]:
+        """`count` random seeds that depend on the run's seed and the number of the update alone."""
+        return [int(s) for s in np.random.SeedSequence([seed, self.update]).generate_state(count)]
+
+
+Update = Callable[[Progress], dict[str, float]]  # trains, adds to the branch's compute, returns what to log
+
+
+def train_by_updates(
+    branch: Branch, optimizer: torch.optim.Optimizer, update: Update, name: str, save_every: int = 5
+) -> list[dict[str, float]]:
+    """Call `update` until the branch's budget is spent; returns the log, one entry per update.
+
+    Saves the policy, its critic, the optimizer and the log every `save_every` updates and at the end, and
+    resumes from what was saved: an interrupted run gives the same result.
+    """
+    policy = branch.policy
+    state: State = {"model": policy.model, "optimizer": optimizer}
+    if policy.value_head is not None:
+        state["value_head"] = policy.value_head
+    saved = load_state(branch.folder / "training", state, branch.identity)
+    saved = saved or {"update": 0, "written": 0, "compute": branch.compute.to_dict(), "history": []}
+    branch.compute = compute = Compute(**saved["compute"])
+    history = saved["history"]
+    bar = tqdm(total=100, desc=f"{name} seed {branch.seed}", unit="%", mininterval=10, leave=False)
+    while compute.fork_flops < branch.budget:
+        entry = update(Progress(saved["update"], compute.fork_flops / branch.budget))
+        saved["update"] += 1
+        history.append({"update": saved["update"], "flops": compute.flops, **entry})
+        saved["compute"] = compute.to_dict()
+        spent = min(1.0, compute.fork_flops / branch.budget)
+        bar.update(round(100 * spent) - bar.n)
+        bar.set_postfix(success=f"{entry['success']:.2f}", update=saved["update"])
+        due = int(spent * branch.checkpoints)
+        if due > saved["written"]:
+            saved["written"] = due
+            write_snapshot(policy, branch.folder, saved["update"], compute)
+        if due == branch.checkpoints or saved["update"] % save_every == 0:
+            save_state(branch.folder / "training", state, saved, branch.identity)
+    bar.close()
+    write_atomically(branch.folder / "log.json", json.dumps(history))
+    return history

@@ -1,0 +1,77 @@
+"""Profiles that train LoRA adapters: they alone learn, and their checkpoints load and are tested as others are."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import tiny_profile
+
+from sftrl_lib import paths
+from sftrl_lib.configs import LoRAConfig
+from sftrl_lib.evaluation.measurements import evaluate
+from sftrl_lib.models.checkpoint import CheckpointError
+from sftrl_lib.models.policy import load_policy, pick_device
+from sftrl_lib.runs import Run
+from sftrl_lib.training.fork import final_policy, train
+
+LORA = LoRAConfig(rank=2, alpha=4.0)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    return tmp_path
+
+
+def weights(policy, adapters):
+    state = policy.model.state_dict()
+    return {name: value.clone() for name, value in state.items() if ("lora_" in name) == adapters}
+
+
+@pytest.mark.parametrize("which", ["tiny_folder", "vision_folder"])
+def test_new_adapters_change_nothing_yet_and_learn_alone(which, request):
+    plain = load_policy(request.getfixturevalue(which))
+    adapted = load_policy(request.getfixturevalue(which), lora=LORA)
+    ids = torch.arange(40, 60)[None]
+    with torch.no_grad():
+        assert torch.equal(plain.model(input_ids=ids).logits, adapted.model(input_ids=ids).logits)
+        assert torch.equal(plain.decoder(input_ids=ids)[0], adapted.decoder(input_ids=ids)[0])
+    assert all("lora_" in name for name, p in adapted.model.named_parameters() if p.requires_grad)
+    assert adapted.parameters_count > plain.parameters_count
+
+
+def test_the_fork_with_adapters(tiny_folder, home):
+    """Init, SFT and RL train the same adapters on; the model below them stays as it was, and is not saved again."""
+    profile = replace(tiny_profile(tiny_folder), lora=LORA)
+    base = weights(load_policy(tiny_folder, lora=LORA), adapters=False)
+    init, *branches = (Run(profile, "gp-l", method) for method in ("init", "sft", "rl"))
+    for run in branches:
+        [*_, end] = train(run)
+        assert not (end.folder / "model.safetensors").exists() and (end.folder / "adapter_config.json").exists()
+        trained = final_policy(run)
+        assert all(torch.equal(value, base[name]) for name, value in weights(trained, adapters=False).items())
+        before = weights(final_policy(init), adapters=True)
+        after = weights(trained, adapters=True)
+        moved = [name for name in after if not torch.equal(after[name], before[name])]
+        assert len(moved) == len(before) > 0
+        assert set(evaluate(run).method) == {run.method_name}
+    assert final_policy(branches[1]).value_head is not None
+    assert Run(profile, "gp-l", "sft").identity != Run(tiny_profile(tiny_folder), "gp-l", "sft").identity
+
+
+def test_adapters_whose_model_is_gone_are_named(tiny_folder, tmp_path):
+    policy = load_policy(tiny_folder, lora=LORA)
+    policy.save(tmp_path / "adapted")
+    assert load_policy(tmp_path / "adapted").parameters_count == policy.parameters_count
+    for content in ("{}", "{"):
+        (tmp_path / "adapted" / "adapter_config.json").write_text(content)
+        with pytest.raises(CheckpointError, match="does not name its base model"):
+            load_policy(tmp_path / "adapted")
+
+
+def test_devices(tiny_folder):
+    assert pick_device("cpu").type == "cpu" and pick_device("auto").type in ("cpu", "cuda")
+    for wrong in ("gpu", "cuda:77"):
+        with pytest.raises(ValueError, match=f"device='{wrong}' is not available here") as error:
+            load_policy(tiny_folder, device=wrong)
+        assert "use 'cpu' or 'auto'" in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,150 @@
+"""Every setting is checked where it is made: one sentence that names the field and the value, before any work."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_models import tiny_profile, with_study
+
+from sftrl_lib.configs import EvaluationConfig, LoRAConfig, PPOConfig, SFTConfig
+from sftrl_lib.experiments import Arm, Experiment, parse_setting, setting_text
+from sftrl_lib.jobs import jobs
+from sftrl_lib.methods import METHODS, Method
+from sftrl_lib.profiles import LAPTOP, SMOKE, get_profile
+from sftrl_lib.registry import Registry
+from sftrl_lib.runs import Run
+
+BAD = [
+    (SFTConfig, "examples", 0), (SFTConfig, "batch_size", -1), (SFTConfig, "batch_size", 2.5), (SFTConfig, "lr", 0.0),
+    (SFTConfig, "lr", float("nan")), (SFTConfig, "lr", "fast"), (SFTConfig, "warmup", 1.0),
+    (SFTConfig, "frozen", "ears"),
+    (PPOConfig, "episodes", 0), (PPOConfig, "episodes", True), (PPOConfig, "attempts", 0), (PPOConfig, "epochs", 0),
+    (PPOConfig, "minibatches", 0), (PPOConfig, "max_new_tokens", 0), (PPOConfig, "temperature", 0.0),
+    (PPOConfig, "temperature", -1.0), (PPOConfig, "clip", 0.0), (PPOConfig, "ratio", "sequnce"),
+    (PPOConfig, "gamma", 1.1),
+    (PPOConfig, "gae_lambda", -0.1), (PPOConfig, "kl_coef", -0.1), (PPOConfig, "max_grad_norm", float("inf")),
+    (EvaluationConfig, "episodes_end", 0), (EvaluationConfig, "temperature", -0.1),
+    (EvaluationConfig, "temperatures", (0.5, -1.0)), (EvaluationConfig, "attempts_grid", (0, 1)),
+    (LoRAConfig, "rank", 0), (LoRAConfig, "dropout", 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, field, value", BAD)
+def test_a_bad_value_is_one_sentence(kind, field, value):
+    with pytest.raises(ValueError) as error:
+        kind(**{field: value})
+    message = str(error.value)
+    assert message.startswith(f"{kind.__name__}.{field} must be ") and message.endswith(f"got {value!r}.")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("field, value", [
+    ("name", "My Profile"), ("name", "../laptop"), ("dtype", "float8"), ("rollout_batch", 0), ("seeds", (0, 0)),
+    ("seeds", (-1,)), ("seeds", (2**32,)), ("ablation_seeds", (0.5,)),
+])  # fmt: skip
+def test_a_profile_checks_itself(field, value):
+    with pytest.raises(ValueError, match=rf"^Profile\.{field} must be .*got {re.escape(repr(value))}\.$"):
+        replace(SMOKE, **{field: value})
+
+
+def test_numpys_numbers_count():
+    assert PPOConfig(episodes=np.int64(8), lr=np.float32(1e-3)).episodes == 8
+    assert replace(SMOKE, name="mine", seeds=(np.int64(3),)).seeds == (3,)
+
+
+def test_a_kl_penalty_needs_init(tiny_folder):
+    """RL that starts at the foundation, or at the end of another run, has no Init to stay close to."""
+    profile = with_study(tiny_profile(tiny_folder), ppo=PPOConfig(kl_coef=0.1))
+    assert Run(profile, "gp-l", "rl").config.kl_coef == 0.1
+    for method, experiment, setting in (("rl_no_init", "no_init", "lr=0.001"), ("rl", "overfitted", "lr=0.0003")):
+        with pytest.raises(ValueError, match="kl_coef needs Init as the reference"):
+            Run(profile, "gp-l", method, experiment, setting)
+
+
+def test_a_changed_profile_cannot_write_into_the_folders_of_the_one_it_came_from():
+    changed = replace(LAPTOP, rollout_batch=8)
+    with pytest.raises(ValueError, match="Another profile is called 'laptop'; give this one a name of its own"):
+        Run(changed, "gp-l", "rl")
+    assert "laptop" not in str(Run(replace(changed, name="mine"), "gp-l", "rl").folder)
+
+
+def test_settings_are_written_and_read_alike():
+    for setting in ({}, {"lr": 0.001}, {"lr": 5e-5, "frozen": "vision+adapter"}, {"attempts": 3.0}):
+        assert parse_setting(setting_text(setting)) == setting
+    for text in ("lr", "lr=fast", "=;", "a=1=2"):
+        with pytest.raises(ValueError, match="is not of the form 'name=number;name=word'"):
+            parse_setting(text)
+
+
+def test_a_setting_keeps_all_digits():
+    """A run is named after its setting, so two rates that differ must not share a name."""
+    assert setting_text({"lr": 3e-5}) == "lr=3e-05" and setting_text({"lr": 0.00012345678}) == "lr=0.00012345678"
+    assert parse_setting("lr=0.00012345678") == {"lr": 0.00012345678}
+
+
+def test_flags_can_be_set():
+    arms = (Arm("rl", ({"share_backbone": True}, {"share_backbone": False})),)
+    studies = (replace(SMOKE.studies[0], experiments=(Experiment("backbone", "none", arms),)),)
+    profile = replace(SMOKE, name="mine", studies=studies)
+    runs = [Run(profile, "gp-l", "rl", "backbone", f"share_backbone={flag}") for flag in (True, False)]
+    assert [run.config.share_backbone for run in runs] == [True, False]
+    with pytest.raises(ValueError, match="PPOConfig.share_backbone must be True or False, got 'yes'."):
+        Run(profile, "gp-l", "rl", "backbone", "share_backbone=yes")
+
+
+def test_a_study_gives_a_subclass_of_a_configuration_too():
+    class Mine(PPOConfig):
+        pass
+
+    study = replace(SMOKE.studies[0], ppo=Mine(lr=0.5))
+    assert study.config(METHODS["rl"]).lr == 0.5
+
+
+def test_init_belongs_to_the_main_comparison_unless_it_varies():
+    for experiment, setting in (("attempts", ""), ("main", "init_steps=48")):
+        with pytest.raises(ValueError, match="has no Init of its own with the setting"):
+            Run(SMOKE, "gp-l", "init", experiment, setting)
+    with pytest.raises(ValueError, match="Init depends on foundation and init_steps, not on 'lr'"):
+        Run(SMOKE, "gp-l", "init", "main", "lr=1")
+
+
+def test_a_start_that_is_the_main_run_is_that_run():
+    """RL after an SFT at the main comparison's own rate starts from the main SFT, which is not trained twice."""
+    rate = {"lr": LAPTOP.study("gp-l").sft.lr}
+    later = Experiment("later", "none", (Arm("sft", (rate,)), Arm("rl", ({"lr": 1e-4},), after=("sft", rate))))
+    study = replace(LAPTOP.study("gp-l"), experiments=(*LAPTOP.study("gp-l").experiments, later))
+    profile = replace(LAPTOP, name="mine", studies=(study,))
+    run = Run(profile, "gp-l", "rl", "later", "lr=0.0001")
+    assert run.start == Run(profile, "gp-l", "sft")
+    found = {job.name: job.needs for job in jobs(profile)}
+    assert found[f"05_train-{run.name}"] == ("05_train-gp-l-sft-main-s0", "04_init-gp-l-init-s0")
+    assert set().union(*found.values()) <= set(found), "make has a rule for every need"
+
+
+def test_a_setting_reaches_the_configuration_or_the_study():
+    """As its own type; anything that is no field is refused."""
+    arms = (Arm("rl", ({"attempts": 3, "init_steps": 48},)),)
+    profile = with_study(
+        replace(SMOKE, name="mine", studies=SMOKE.studies[:1]), experiments=(Experiment("steps", "none", arms),)
+    )
+    run = Run(profile, "gp-l", "rl", "steps", "attempts=3;init_steps=48")
+    assert (run.config.attempts, run.study.init_steps) == (3, 48) and type(run.config.attempts) is int
+    assert run.init.name == "gp-l-init-steps-init_steps48-s0" and run.init.study.init_steps == 48
+    assert run.name == "gp-l-rl-steps-attempts3-init_steps48-s0"
+    wrong = with_study(profile, experiments=(Experiment("steps", "none", (Arm("rl", ({"atempts": 3},)),)),))
+    with pytest.raises(ValueError, match="'atempts', which is no field of"):
+        Run(wrong, "gp-l", "rl", "steps", "atempts=3")
+
+
+def test_registries_name_what_they_have():
+    things = Registry("thing", (METHODS["sft"],))
+    assert things.add(METHODS["sft"]) is METHODS["sft"] and list(things) == ["sft"]
+    with pytest.raises(ValueError, match="There is already a thing 'sft'; choose another name."):
+        things.add(replace(METHODS["sft"], color="#000000"))
+    with pytest.raises(ValueError, match="Unknown thing 'x'; use one of sft."):
+        things["x"]
+    with pytest.raises(ValueError, match="'huge'.*smoke, laptop"):
+        get_profile("huge")
+    with pytest.raises(ValueError, match="cannot start at 'nowhere'"):
+        Method("m", "M", "#000000", "o", SFTConfig, start="nowhere")

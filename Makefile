@@ -3,15 +3,33 @@
 PROFILE ?= laptop
 SEEDS ?=
 TASKS ?=
+THREADS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce smoke figures test lint play foundation doctor clean
+.PHONY: help env reproduce smoke figures verify test lint play foundation doctor clean
+
+# Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
+# `value`: make would expand a dollar that comes from the environment.
+ifneq ($(filter environment%,$(origin SFTRL_HOME)),)
+override SFTRL_HOME := $(value SFTRL_HOME)
+endif
+ifeq ($(strip $(SFTRL_HOME)),)
+override SFTRL_HOME := $(CURDIR)
+endif
+export SFTRL_HOME
+ifneq ($(findstring :,$(CURDIR)),)
+$(error Python makes no environment in a path with a colon: move or rename $(CURDIR))
+endif
+ifneq ($(filter ~%,$(firstword $(SFTRL_HOME))),)
+$(error Only a shell expands a ~: write the whole path in SFTRL_HOME=$(SFTRL_HOME))
+endif
 
 # An active conda environment with all packages is used as it is; otherwise .venv is built from requirements.lock.
+CONDA_READY :=
 ifneq ($(CONDA_PREFIX),)
-CONDA_PYTHON := $(shell "$(CONDA_PREFIX)/bin/python" sftrl_lib/doctor.py --packages 2>/dev/null && echo "$(CONDA_PREFIX)/bin/python")
+CONDA_READY := $(shell "$$CONDA_PREFIX/bin/python" sftrl_lib/doctor.py --packages 2>/dev/null && echo yes)
 endif
-PY := $(or $(CONDA_PYTHON),$(CURDIR)/.venv/bin/python)
+PY := $(if $(CONDA_READY),"$$CONDA_PREFIX/bin/python",.venv/bin/python)
 # The Python that builds .venv: the first that is new enough. To choose one: make PYTHON=/usr/local/bin/python3.12
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
@@ -25,18 +43,19 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
 export PYTHONPATH := $(CURDIR)
-export SFTRL_HOME ?= $(CURDIR)
-PIPELINE = "$(PY)" -m sftrl_lib.pipeline
+PIPELINE = $(PY) -m sftrl_lib.pipeline
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo '  Options of reproduce: PROFILE=smoke|laptop|..., SEEDS="0 1 2", TASKS="GP-L V-IRL-L" (any of them) and -jN;'
-	@echo '  the default is laptop, all its seeds and tasks, all cores.'
+	@echo '  the default is laptop, all its seeds and tasks, all cores. THREADS=2 gives each notebook two threads, which'
+	@echo '  changes numbers in their last digits; -jN does not.'
 
+# exec: a SIGTERM to this make then reaches that one.
 reproduce: env ## the paper's figures from scratch: run every notebook of PROFILE, then print where the output is
-	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)"
-	+@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
-		-f "$(SFTRL_HOME)/build/$(PROFILE)/rules.mk" PYTHON="$(PY)"
+	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)" --threads "$(THREADS)"
+	+@exec $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
+		-C "$$SFTRL_HOME" -f "build/$(PROFILE)/rules.mk"
 	@$(PIPELINE) report --profile "$(PROFILE)"
 
 smoke: ## run everything once at toy size, in minutes
@@ -45,35 +64,49 @@ smoke: ## run everything once at toy size, in minutes
 figures: env ## redraw the figures of PROFILE from the committed tables, without training
 	@$(PIPELINE) figures --profile "$(PROFILE)"
 
+verify: env ## check the tables and figures of PROFILE against their manifest; say what was made by what
+	@$(PIPELINE) verify --profile "$(PROFILE)"
+
 test: lint ## lint, unit tests, and every notebook at its smoke defaults
-	@"$(PY)" -m pytest tests
+	@$(PY) -m pytest tests -n 2 --dist loadfile
 	@rm -rf build/test
-	@SFTRL_HOME="$(CURDIR)/build/test" "$(PY)" -m pytest --nbval-lax --nbval-current-env notebooks
+	@export SFTRL_HOME="$$PWD/build/test"; exec $(PY) -m pytest --nbval-lax --nbval-current-env notebooks
 
 lint: env ## ruff
-	@"$(PY)" -m ruff check .
+	@$(PY) -m ruff check .
 
 play: env ## play GeneralPoints yourself, alongside the models, in JupyterLab
-	@"$(PY)" -m jupyterlab notebooks/10_play.ipynb
+	@$(PY) -m jupyterlab notebooks/10_play.ipynb
 
 foundation: env ## retrain the shipped tiny foundation models (over an hour on two cores)
-	@"$(PY)" -m sftrl_lib.foundation.pretrain
+	@$(PY) -m sftrl_lib.foundation.pretrain
 
 doctor: ## check Python, packages, cores, memory, disk, GPU, and say how to fix what is wrong
-	@"$(or $(CONDA_PYTHON),$(wildcard .venv/bin/python),$(PYTHON),python3)" sftrl_lib/doctor.py
+	@$(if $(CONDA_READY),$(PY),"$(or $(wildcard .venv/bin/python),$(PYTHON),python3)") sftrl_lib/doctor.py
 
 clean: ## delete what PROFILE has built (checkpoints, executed notebooks); tables and figures are kept
 	@case "$(PROFILE)" in ''|*[!a-z0-9_]*) echo 'Unknown profile "$(PROFILE)".' >&2; exit 2;; esac
-	rm -rf "$(SFTRL_HOME)/build/$(PROFILE)"
+	@set -x; rm -rf -- "$$SFTRL_HOME/build/$(PROFILE)"
 
-env: $(if $(CONDA_PYTHON),,.venv/ready) ## build the Python environment; every target that needs it does so by itself
+env: $(if $(CONDA_READY),,.venv/ready) ## build the Python environment; every target that needs it does so by itself
 
-# `building` marks an unfinished environment, which is deleted and built again, never reused.
+ifndef SFTRL_LOCKED
+# One make at a time builds: the lock on build/.venv.lock is the shell's, which Python only asks for, and it ends with the
+# processes that hold it. The next make looks again at what is to be done.
+MARKS := $(strip $(foreach mark,$$ { },$(findstring $(mark),$(CURDIR))))
+ASK = "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX$(1))' 2>/dev/null
 .venv/ready: requirements.lock pyproject.toml
+	@$(if $(MARKS),$(error setuptools installs nothing in a path with a dollar or a brace: move or rename $(CURDIR)))
 	@"$(or $(PYTHON),python3)" -c '$(NEW_ENOUGH)' || { echo "Python 3.11 or newer is needed: install it, or" \
 		"name one as in make PYTHON=/usr/local/bin/python3.12" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments" \
 		"(ensurepip is missing): on Debian or Ubuntu, apt install python3-venv" >&2; exit 2; }
+	+@mkdir -p build && exec 9>build/.venv.lock && { $(call ASK, | fcntl.LOCK_NB) || \
+		{ echo "Another make is building .venv: waiting for it ..."; $(call ASK); } || true; } && \
+		exec $(MAKE) -s --no-print-directory .venv/ready SFTRL_LOCKED=yes PYTHON="$(PYTHON)"
+else
+# `building` marks an unfinished environment, which is deleted and built again, never reused.
+.venv/ready: requirements.lock pyproject.toml
 	@if [ -e .venv/building ]; then rm -rf .venv; fi
 	@mkdir -p .venv && touch .venv/building && rm -f .venv/ready
 	@"$(PYTHON)" -m venv .venv
@@ -84,3 +117,4 @@ env: $(if $(CONDA_PYTHON),,.venv/ready) ## build the Python environment; every t
 	@.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	@mv .venv/building .venv/ready
 	@echo "... done."
+endif

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-HOME = Path(os.environ.get("SFTRL_HOME", ROOT))
+PATHS = runpy.run_path(str(Path(__file__).resolve().with_name("paths.py")))  # a script cannot import its siblings
+ROOT, HOME = PATHS["ROOT"], PATHS["HOME"]
 GIB = 1 << 30
 
 
@@ -75,6 +76,9 @@ def check_python() -> Check:
 def check_packages() -> Check:
     """The installed packages against requirements.lock."""
     pins, other, missing = locked(), [], []
+    if not pins and not PATHS["is_checkout"]():
+        mend = "clone the repository: its notebooks, which make runs, do not come with the installed package"
+        return Check("warn", "packages", "unknown, for this is no checkout", mend)
     if not pins:
         return Check("fail", "packages", "requirements.lock is missing", "git checkout requirements.lock")
     for name, version in pins.items():
@@ -116,7 +120,8 @@ def check_memory() -> Check:
 
 
 def check_disk() -> Check:
-    free = shutil.disk_usage(HOME if HOME.exists() else ROOT).free / GIB
+    there = next(folder for folder in (HOME, *HOME.parents) if os.path.exists(folder))
+    free = shutil.disk_usage(str(there)).free / GIB
     if free < 3:
         return Check("fail", "disk", f"{free:.1f} GB free", "free 3 GB, or set SFTRL_HOME to a folder with more space")
     return Check("ok", "disk", f"{free:.0f} GB free")
@@ -128,7 +133,8 @@ def check_gpu() -> Check:
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         try:
-            names = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+            names = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20).stdout
+            names = names.strip()
         except (OSError, subprocess.SubprocessError):
             names = ""
     if not names:
@@ -148,7 +154,7 @@ def check_tools() -> Check:
     missing = [tool for tool in ("git", "make") if shutil.which(tool) is None]
     if missing:
         return Check("fail", "tools", f"no {' and no '.join(missing)}", "install " + " and ".join(missing))
-    version = subprocess.run(["git", "--version"], capture_output=True, text=True).stdout.strip()
+    version = subprocess.run(["git", "--version"], capture_output=True, encoding="utf-8").stdout.strip()
     return Check("ok", "tools", f"{version}, make")
 
 

@@ -8,29 +8,45 @@ name and gets its own only when its last cell has run, and a failed one is kept 
 from __future__ import annotations
 
 import ast
+import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import resource
 import sys
 import time
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from . import doctor, fingerprint, paths
-
-if TYPE_CHECKING:
-    from .jobs import Job
+from . import doctor, fingerprint, paths, provenance
+from .jobs import Job, identity, keep, target
 
 # papermill imports jsonschema, which would spend two seconds per job on compiling a grammar that no notebook needs.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 START_TIMEOUT = 180  # seconds a kernel may take to come up; several start at once on a slow disk
 MEMORY_PER_JOB = 3.0  # GB that one job may need at its peak (2.8 measured, laptop); bounds the jobs side by side
+# Sums of floats depend on how they are split, so a job computes on as many threads however many jobs run.
+THREADS = 1
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_ELSEWHERE = "set SFTRL_HOME to a folder on another disk"
+_CURES = {  # what to do about an error of a disk
+    errno.ENOSPC: f"free some space there, or {_ELSEWHERE}",
+    errno.EDQUOT: f"delete files of yours there, or {_ELSEWHERE}",
+    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), or {_ELSEWHERE}",
+    errno.EROFS: f"make it writable, or {_ELSEWHERE}",
+    errno.EIO: f"have the disk checked, or {_ELSEWHERE}",
+}
+_CURES_OF_PATHS = {  # the same errors without a path may be of something else
+    errno.EACCES: "change its owner or mode, or set SFTRL_HOME to a folder of yours",
+    errno.EPERM: "change its owner or mode, or set SFTRL_HOME to a folder of yours",
+    errno.ENOTDIR: "move the file that stands where a folder belongs",
+    errno.EEXIST: "move the file that stands where a folder belongs",
+}
 
 
 class RunFailed(RuntimeError):
@@ -47,12 +63,30 @@ def side_by_side() -> int:
     return max(1, min(doctor.cores(), fitting)) if fitting else 1
 
 
-def threads(makeflags: str, cores: int) -> int:
-    """Threads of one job: an equal share of the cores among make's jobs, all of them when it runs alone."""
-    given = re.search(r"(?:^|\s)(?:-j|--jobs=?)\s?(\d*)", makeflags)
-    if not given:
-        return cores
-    return max(1, cores // int(given[1])) if given[1] else 1
+def parse_threads(text: str | None) -> int:
+    """The number in ``"2"``, `THREADS` if empty. Raises ValueError."""
+    word = (text or "").strip()
+    if not word:
+        return THREADS
+    if not (word.isascii() and word.isdigit() and 1 <= int(word[:6]) <= 1024):
+        raise ValueError(f"THREADS={text!r} is no number of threads; use a whole number from 1, as in THREADS=2.")
+    return int(word)
+
+
+def disk_problem(error: OSError | str) -> str | None:
+    """A sentence with the path and the cure, if a disk is full, read-only or denied (or text says so); None if not."""
+    text = str(error)
+    quoted = re.search(r"""(?:: | at path )(['"])(/.*?)\1(?: -> |$)""", text, re.MULTILINE)
+    place = Path(quoted[2]) if quoted else None
+    if place and place.name.startswith("."):  # what is written first goes by a hidden name
+        place = place.parent
+    for code, cure in (_CURES | (_CURES_OF_PATHS if place else {})).items():
+        told = re.search(rf"\[[Ee]rrno {code}\]|\(os error {code}\)", text)
+        told = told or (code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) and os.strerror(code) in text)
+        told = told or (code == errno.ENOSPC and re.fullmatch(r"\d+ requested and \d+ written", text))  # NumPy
+        if told:
+            return f"{place or paths.HOME}: {os.strerror(code).lower()}; {cure}, and run the same command again."
+    return None
 
 
 def check_parameters(job: Job) -> None:
@@ -84,23 +118,52 @@ def parameters(notebook: str) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def execute(job: Job, profile: str, began: float | None = None) -> Path:
+def execute(job: Job, profile: str, began: float | None = None, threads: int = THREADS) -> Path:
     """Execute `job` and return the path of the executed notebook.
 
-    `began`: the time (seconds since the epoch) from which to count; now, if None. Raises ValueError before it
-    starts if a parameter is unknown; RunFailed if a cell fails, the kernel dies, the job is interrupted, or
-    another process is at the same job.
+    `began`: the time (seconds since the epoch) from which to count; now, if None. `threads`: on how many it computes.
+    Raises ValueError before it starts if a parameter is unknown; RunFailed if a cell fails, the kernel dies, the job is
+    interrupted, a disk does not take what it writes, or another process is at the same job.
     """
     check_parameters(job)
     began = began or time.time()
-    folder = paths.build(profile)
-    folder.mkdir(parents=True, exist_ok=True)
-    done, failed = folder / f"{job.name}.ipynb", folder / f"{job.name}.failed.ipynb"
-    partial = folder / f".{job.name}.partial.ipynb"
-    share = threads(os.environ.get("MAKEFLAGS", ""), doctor.cores())
-    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     os.environ["SFTRL_HOME"] = str(paths.HOME)  # absolute: the kernel works in notebooks/
-    with open(partial, "a") as lock:
+    made_by = provenance.origin()  # before it runs: code may be edited meanwhile
+    try:
+        failure = _to_target(job, profile)
+    except OSError as error:
+        failure = RunFailed(f"{job.name} stopped: {disk_problem(error) or _one_line(error)}")
+    record = {
+        "run": job.name,
+        "ok": failure is None,
+        "started": round(began, 1),
+        "seconds": round(time.time() - began, 1),
+        "peak_rss_mb": round(_peak_memory()),
+        "threads": threads,
+        **made_by,
+    }
+    try:
+        _record(record, profile)
+    except OSError as error:  # of no weight beside the run itself
+        if failure is None:
+            _say(f"The time of {job.name} is not recorded: {disk_problem(error) or _one_line(error)}")
+    if failure:
+        raise failure
+    _say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak")
+    return target(profile, job.name)
+
+
+def _to_target(job: Job, profile: str) -> RunFailed | None:
+    """Execute `job` under a hidden name and give it its own when it has succeeded; what went wrong, if something did.
+
+    Raises OSError, and RunFailed if another process is at the same job.
+    """
+    done = target(profile, job.name)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    failed, partial = done.with_suffix(".failed.ipynb"), done.with_name(f".{job.name}.partial.ipynb")
+    made_with = identity(job)  # as it is now: a notebook may be edited while it runs
+    with open(partial, "a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,24 +172,19 @@ def execute(job: Job, profile: str, began: float | None = None) -> Path:
         failure = _papermill(job, partial)
         if failure:
             os.replace(partial, failed)
-        else:
-            failed.unlink(missing_ok=True)
-            os.replace(partial, done)
-    record = {
-        "run": job.name,
-        "ok": failure is None,
-        "started": round(began, 1),
-        "seconds": round(time.time() - began, 1),
-        "peak_rss_mb": round(_peak_memory()),
-        "threads": int(os.environ["OMP_NUM_THREADS"]),
-        "library": fingerprint.library(),
-    }
-    with open(folder / "timings.jsonl", "a", encoding="utf-8") as log:
-        log.write(json.dumps(record) + "\n")
-    if failure:
-        raise RunFailed(f"{failure}\n  what it did until then: {shorter(failed)}", failure.code)
-    _say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak")
-    return done
+            return RunFailed(f"{failure}\n  what it did until then: {shorter(failed)}", failure.code)
+        keep(partial, made_with, done)
+        failed.unlink(missing_ok=True)
+        partial.unlink()
+    return None
+
+
+def _record(record: dict, profile: str) -> None:
+    """Append to the timings. Raises OSError."""
+    with open(paths.build(profile) / "timings.jsonl", "ab+") as log:
+        log.seek(max(0, log.tell() - 1))
+        cut = log.read() not in (b"", b"\n")  # a machine that lost power left half a line
+        log.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
 
 
 def _papermill(job: Job, output: Path) -> RunFailed | None:
@@ -137,8 +195,8 @@ def _papermill(job: Job, output: Path) -> RunFailed | None:
     logging.getLogger("papermill").setLevel(logging.ERROR)  # what it warns of is an error in `check_parameters`
     try:
         papermill.execute_notebook(
-            paths.NOTEBOOKS / job.notebook,
-            output,
+            _literal(paths.NOTEBOOKS / job.notebook),
+            _literal(output),
             job.parameters,
             kernel_name="python3",
             language="python",
@@ -148,19 +206,27 @@ def _papermill(job: Job, output: Path) -> RunFailed | None:
             cwd=paths.NOTEBOOKS,
         )
     except papermill.PapermillExecutionError as error:
-        place = f"{job.name} failed in [{error.exec_count}]"
-        return RunFailed(f"{place}: {error.ename}: {_one_line(error.evalue)}")
+        problem = disk_problem(str(error.evalue)) or f"{error.ename}: {_one_line(error.evalue)}"
+        return RunFailed(f"{job.name} failed in [{error.exec_count}]: {problem}")
     except KeyboardInterrupt:
         return RunFailed(f"{job.name} was interrupted; run the same command again to resume.", 130)
     except DeadKernelError:
         return RunFailed(
             f"{job.name}: its Python process was killed, as happens when a machine runs out of memory; close"
-            " other programs or run fewer at a time (make -j1). Run the same command again to resume.",
+            " other programs or run fewer at a time (make -j1, the numbers stay the same), and run the same command"
+            " again to resume.",
             137,
         )
+    except OSError as error:  # papermill saves the notebook after every cell
+        return RunFailed(f"{job.name} stopped: {disk_problem(error) or _one_line(error)}")
     except RuntimeError as error:  # the kernel did not come up
         return RunFailed(f"{job.name} could not be executed: {_one_line(error)}")
     return None
+
+
+def _literal(path: Path) -> str:
+    """A path as papermill needs it, which takes braces for fields to fill in."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _kernel_manager() -> type:
@@ -190,13 +256,24 @@ def _peak_memory() -> float:
 
 
 def timings(profile: str) -> list[dict]:
-    """The last execution of each run: run, ok, started (epoch), seconds, peak_rss_mb, threads, library."""
+    """The last execution of each run: run, ok, started (epoch), seconds, peak_rss_mb, threads, and its `origin`."""
     path, last = paths.build(profile) / "timings.jsonl", {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with suppress(ValueError):  # a machine that loses power leaves half a line
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for line in lines:
+        try:
             record = json.loads(line)
+        except ValueError:  # a machine that loses power leaves half a line
+            continue
+        if _is_timing(record):
             last[record["run"]] = record
     return list(last.values())
+
+
+def _is_timing(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("run"), str) or "library" not in record:
+        return False
+    numbers = [record.get(name) for name in ("started", "seconds", "peak_rss_mb")]
+    return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
 
 
 def summary(profile: str) -> dict:
@@ -244,6 +321,11 @@ def report(profile: str) -> str:
             f"Note: {total['older']} of them were made by other code than sftrl_lib holds now;"
             f" to make all anew, make clean PROFILE={profile} first."
         )
+    if other := sum(record.get("threads", THREADS) != THREADS for record in timings(profile)):
+        lines.append(
+            f"Note: {other} of them computed on another number of threads than {THREADS};"
+            " their numbers differ from the usual ones in the last digits."
+        )
     return "\n".join(lines)
 
 
@@ -264,5 +346,5 @@ def _one_line(message: object) -> str:
 def _say(text: str) -> None:
     try:
         print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
-    except BrokenPipeError:  # stdout was closed (`make reproduce | head`); keep running
+    except OSError:  # stdout was closed (`make reproduce | head`) or is on a full disk; keep running
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

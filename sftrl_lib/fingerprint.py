@@ -24,6 +24,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def library() -> str:
     Runs are not made again for it; `pipeline report` says how many were made by other code.
     """
     aside = {"figures", "claims", "play.py", "doctor.py", "published.py", "pipeline.py", "jobs.py", "execution.py"}
+    aside |= {"provenance.py"}
     modules = (p for p in sorted(paths.PACKAGE.rglob("*.py")) if p.relative_to(paths.PACKAGE).parts[0] not in aside)
     return digest([_code(path) for path in modules])
 
@@ -106,11 +108,12 @@ def _code(path: Path) -> str:
 
 
 def made_with(folder: Path) -> Identity | None:
-    """The identity of what is in `folder`; None if it has none."""
+    """The identity of what is in `folder`; None if it has none, or one that is damaged."""
     try:
-        return json.loads((folder / MADE_WITH).read_text())
-    except (OSError, ValueError):
+        identity = json.loads((folder / MADE_WITH).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return identity if isinstance(identity, dict) else None
 
 
 def claim(folder: Path, identity: Identity) -> Path:
@@ -125,9 +128,8 @@ def claim(folder: Path, identity: Identity) -> Path:
         return folder
     shelf = folder.parent.parent / "replaced"
     if folder.exists() and any(folder.iterdir()):
-        kept = shelf / f"{folder.name}-{digest(before)}"
+        kept = _free(shelf / f"{folder.name}-{digest(before)}")
         shelf.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(kept, ignore_errors=True)
         os.replace(folder, kept)
         why = f"with other settings ({difference(before, identity)})" if before else "with settings unknown"
         print(f"{folder.name} was made {why}; it is kept in {kept}.")
@@ -139,6 +141,12 @@ def claim(folder: Path, identity: Identity) -> Path:
     else:
         write_atomically(folder / MADE_WITH, json.dumps(identity, indent=1, sort_keys=True) + "\n")
     return folder
+
+
+def _free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3 ... that is not taken: what has no identity has one name in common."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(place for place in chain([path], numbered) if not place.exists())
 
 
 def difference(before: Any, now: Any, name: str = "") -> str:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import fingerprint, paths
 from .experiments import Experiment
+from .files import write_atomically
 from .fingerprint import Identity
 from .methods import INIT
 from .profiles import Profile, Study
 from .runs import Run, data_identity, runs_of_arm, test_settings, training_runs
+
+_STAMP = "sftrl"  # in the metadata of an executed notebook: what it was made with
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Job:
 def parse_seeds(text: str | None) -> tuple[int, ...]:
     """The seeds in ``"0 1 2"`` (commas do as well); empty for the profile's own. Raises ValueError."""
     words = (text or "").replace(",", " ").split()
-    bad = [word for word in words if not (word.isascii() and word.isdigit() and int(word) < 2**32)]
+    bad = [word for word in words if not (word.isascii() and word.isdigit() and len(word) < 99 and int(word) < 2**32)]
     if bad:
         raise ValueError(
             f'SEEDS={text!r}: {bad[0]!r} is not a seed; use whole numbers from 0 to 2**32 - 1, as in SEEDS="0 1 2".'
@@ -174,24 +179,81 @@ def identity(job: Job) -> str:
     return json.dumps(fingerprint.plain(content), indent=1, sort_keys=True)
 
 
-def update_identity(job: Job, profile: str) -> Path:
-    """Write the identity of `job` if it has changed; its time is then newer than that of the target."""
-    path, content = identity_path(profile, job.name), identity(job)
-    if not path.exists() or path.read_text(encoding="utf-8") != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+def keep(finished: Path, made_with: str, executed: Path) -> None:
+    """Put a notebook that was executed to its end at `executed`, with the identity that it was made with in it.
+
+    Raises OSError.
+    """
+    notebook = json.loads(finished.read_bytes())
+    stamp = {"identity": fingerprint.digest(made_with), "cells": _cells_run(notebook), "finished": time.time_ns()}
+    notebook["metadata"][_STAMP] = stamp
+    write_atomically(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+def _cells_run(notebook: dict) -> int:
+    return sum(cell.get("execution_count") is not None for cell in notebook["cells"])
+
+
+def _stamped(executed: Path) -> dict | None:
+    """What `keep` wrote into a notebook; {} if that is older than stamps, None if cells that were run are missing.
+
+    Raises OSError.
+    """
+    try:
+        notebook = json.loads(executed.read_bytes())
+        made = notebook["metadata"].get(_STAMP, {})
+        return made if _cells_run(notebook) >= made.get("cells", 1) else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def update_identity(job: Job, profile: str, now: int | None = None) -> Path:
+    """Write the identity of `job`, and see that make, which goes by times, finds due what is due by its content.
+
+    A job is due if its notebook is not whole or was made with another identity. `now`: ns since the epoch, beyond which
+    times are not believed. Raises OSError.
+    """
+    path, executed, content = identity_path(profile, job.name), target(profile, job.name), identity(job)
+    changed = not path.exists() or path.read_bytes() != content.encode()
+    if changed:
+        write_atomically(path, content)
+    if not executed.exists():
+        return path
+    made, now = _stamped(executed), now or time.time_ns()
+    if _time(executed) > now:
+        _set_time(executed, min(now, made.get("finished", now) if made else now))
+    if made and made.get("identity") == fingerprint.digest(content):
+        _set_time(path, min(_time(path), _time(executed)))
+    elif changed or made != {} or _time(path) > now:
+        _set_time(executed, min(_time(executed), now - 10**9))
+        _set_time(path, now)
     return path
 
 
+def _time(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _set_time(path: Path, time: int) -> None:
+    if time != _time(path):
+        os.utime(path, ns=(time, time))
+
+
 def state(profile: str, job: Job) -> str:
-    """done, failed, changed (it depends on something else than when it ran) or to do."""
+    """done, failed, damaged (it is not whole), changed (it depends on something else than when it ran) or to do."""
     path, past = target(profile, job.name), identity_path(profile, job.name)
     if path.with_suffix(".failed.ipynb").exists():
         return "failed"
     if not path.exists():
         return "to do"
-    same = past.exists() and past.read_text(encoding="utf-8") == identity(job)
-    return "done" if same and past.stat().st_mtime <= path.stat().st_mtime else "changed"
+    made = _stamped(path)
+    if made is None:
+        return "damaged"
+    content = identity(job)
+    if made:
+        return "done" if made.get("identity") == fingerprint.digest(content) else "changed"
+    same = past.exists() and past.read_bytes() == content.encode()
+    return "done" if same and _time(past) <= _time(path) else "changed"
 
 
 def _code(*folders: str) -> str:

@@ -1,15 +1,44 @@
-"""Every path the project reads or writes. `SFTRL_HOME` moves what is written; the package's own files stay."""
+"""Every path the project reads or writes. `SFTRL_HOME` moves what is written; the package's own files stay.
+
+Uses only the standard library, and `doctor` runs it under an old Python too.
+"""
+
+from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # The installed package and the models that come with it.
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "foundation" / "shipped"
-# The checkout: notebooks live here, and everything written goes below HOME (the checkout itself by default).
+# The checkout, where the notebooks live.
 ROOT = PACKAGE.parent
 NOTEBOOKS = ROOT / "notebooks"
-HOME = Path(os.environ.get("SFTRL_HOME", ROOT)).resolve()
+
+
+def is_checkout() -> bool:
+    """Whether the package stands in a checkout, beside its notebooks, and not among installed packages."""
+    return NOTEBOOKS.is_dir() and ROOT.name not in ("site-packages", "dist-packages")
+
+
+def _home() -> Path:
+    """SFTRL_HOME if it is set and not empty, else the checkout, else the user's folder for data of programs."""
+    given = os.environ.get("SFTRL_HOME", "")
+    if given.strip():
+        return Path(os.path.expanduser(given)).resolve()
+    return ROOT if is_checkout() else _user_data() / "sftrl"
+
+
+def _user_data() -> Path:
+    given = os.environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(given):  # the standard has relative ones ignored
+        return Path(given)
+    usual = {"darwin": "~/Library/Application Support", "win32": "~/AppData/Local"}
+    return Path(os.path.expanduser(usual.get(sys.platform, "~/.local/share")))
+
+
+HOME = _home()  # everything written goes below it
 
 
 def shipped(name: str) -> Path | None:
@@ -19,17 +48,17 @@ def shipped(name: str) -> Path | None:
 
 def build(profile: str) -> Path:
     """Executed notebooks, checkpoints, datasets and per-run tables of a profile; safe to delete, not committed."""
-    return HOME / "build" / profile
+    return _named(HOME / "build", profile)
 
 
 def run_folder(profile: str, run: str) -> Path:
     """The output of training one run: its checkpoints and its log."""
-    return build(profile) / "runs" / run
+    return _named(build(profile) / "runs", run)
 
 
 def test_folder(profile: str, run: str) -> Path:
     """The output of testing one run: its part of the tables, and its transcripts."""
-    return build(profile) / "tests" / run
+    return _named(build(profile) / "tests", run)
 
 
 def data(profile: str) -> Path:
@@ -44,7 +73,7 @@ def views() -> Path:
 
 def results(profile: str) -> Path:
     """The tidy tables that figures are drawn from; committed for the laptop profile."""
-    return HOME / "results" / profile
+    return _named(HOME / "results", profile)
 
 
 def pictures(profile: str) -> Path:
@@ -54,4 +83,11 @@ def pictures(profile: str) -> Path:
 
 def figures(profile: str) -> Path:
     """figNN.{png,pdf,json}; committed for the laptop profile."""
-    return HOME / "figures" / profile
+    return _named(HOME / "figures", profile)
+
+
+def _named(folder: Path, name: str) -> Path:
+    """What is called `name` in `folder`. Raises ValueError if that would be elsewhere."""
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ValueError(f"{name!r} cannot name a profile or a run: it would be no folder directly below {folder}.")
+    return folder / name

@@ -6,6 +6,8 @@
     python -m sftrl_lib.pipeline run 05_train-gp-l-rl-main-s0 --profile laptop
     python -m sftrl_lib.pipeline report --profile laptop                time, memory and where the output is
     python -m sftrl_lib.pipeline figures --profile laptop               figures from the tables, no training
+    python -m sftrl_lib.pipeline verify --profile laptop                tables and figures against their manifest
+    python -m sftrl_lib.pipeline jobs                                   how many jobs this machine runs side by side
 
 `jobs` says what there is to do, `execution` does it.
 """
@@ -13,34 +15,45 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import shlex
 import sys
+import time
 from pathlib import Path
 
 from . import paths
+from .execution import THREADS, RunFailed, check_parameters, disk_problem, execute, parse_threads, report, side_by_side
+from .files import write_atomically
 from .jobs import Job, find, identity_path, jobs, parse_seeds, parse_tasks, state, target, update_identity
 from .profiles import Profile, Study, get_profile
 
 
-def write_rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...]) -> Path:
+def write_rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...], threads: int = THREADS) -> Path:
     """Check the notebooks, bring the identities up to date and write build/<profile>/rules.mk for make.
 
-    Raises ValueError if a notebook is missing or lacks a parameter that a job would set.
+    Raises ValueError if a notebook is missing or lacks a parameter that a job would set, or if make cannot take a name.
     """
-    from .execution import check_parameters
-
     for job in {job.notebook: job for job in chosen}.values():
         check_parameters(job)
+    text = rules(profile, chosen, studies, threads)
+    now = time.time_ns()
     for job in chosen:
-        update_identity(job, profile.name)
-    path = paths.build(profile.name) / "rules.mk"
-    path.write_text(rules(profile, chosen, studies), encoding="utf-8")
-    return path
+        if state(profile.name, job) == "damaged":
+            print(f"{target(profile.name, job.name)} is damaged; the notebook is executed again.")
+        update_identity(job, profile.name, now)
+    # A path may be no UTF-8, and goes into the file as it is.
+    return write_atomically(paths.build(profile.name) / "rules.mk", text.encode(errors="surrogateescape"))
 
 
-def rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...]) -> str:
-    """The make rules of `chosen`: a job's target needs its identity and the targets of the jobs it needs."""
+def rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...], threads: int = THREADS) -> str:
+    """The make rules of `chosen`: a job's target needs its identity and the targets of the jobs it needs.
+
+    Paths are relative to `paths.HOME`, where make runs them. Raises ValueError if make cannot take the name of a job.
+    """
     seeds = " ".join(str(seed) for seed in chosen[-1].parameters["seeds"])
-    tasks = " ".join(study.task.label for study in studies)
+    options = ["--profile", profile.name, "--tasks", " ".join(study.task.label for study in studies), "--seeds", seeds]
+    options += ["--threads", str(threads)] if threads != THREADS else []
     final = [_make_path(target(profile.name, job.name)) for job in chosen]
     lines = [
         "# Written by `python -m sftrl_lib.pipeline rules`.",
@@ -50,64 +63,90 @@ def rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...]) -> st
     for job in chosen:
         before = [identity_path(profile.name, job.name), *(target(profile.name, need) for need in job.needs)]
         lines.append(f"{_make_path(target(profile.name, job.name))}: {' '.join(map(_make_path, before))}")
-        command = f'@"$(PYTHON)" -m sftrl_lib.pipeline run {job.name} --profile {profile.name} --tasks "{tasks}"'
-        lines.append(f'\t{command} --seeds "{seeds}"')
+        words = [sys.executable, "-m", "sftrl_lib.pipeline", "run", job.name, *options]
+        command = f"cd {shlex.quote(str(paths.ROOT))} && exec {shlex.join(words)}"
+        lines.append("\t@" + command.replace("$", "$$"))
     return "\n".join(lines) + "\n"
 
 
 def _make_path(path: Path) -> str:
-    """A path as make needs it: relative to the checkout if possible, with blanks, dollars and hashes escaped."""
-    from .execution import shorter
-
-    return str(shorter(path)).replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
+    """A path as make needs it: relative to `paths.HOME`, with blanks, dollars and hashes escaped."""
+    name = path.relative_to(paths.HOME).as_posix()
+    if bad := re.search(r"[^\w ./$#+,@-]", name):
+        raise ValueError(f"{name!r} has {bad[0]!r} in its name, which make cannot take; name the notebook otherwise.")
+    return name.replace("$", "$$").replace(" ", "\\ ").replace("#", "\\#")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sftrl_lib.pipeline", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=("list", "rules", "run", "report", "figures", "jobs"))
+    parser.add_argument("command", choices=("list", "rules", "run", "report", "figures", "verify", "jobs"))
     parser.add_argument("run", nargs="?", help="name of the run, for the command run")
     parser.add_argument("--profile", default="laptop", help="default: laptop")
     parser.add_argument("--seeds", help='as in "0 1 2"; default: those of the profile')
     parser.add_argument("--tasks", help='as in "GP-L V-IRL-L"; default: all that the profile has')
+    parser.add_argument("--threads", help=f"of one job; numbers differ in their last digits; default: {THREADS}")
     options = parser.parse_args(arguments)
     try:
-        return _command(options)
-    except (ValueError, FileNotFoundError) as problem:
-        print(problem, file=sys.stderr)
+        status = _command(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `pipeline list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except RunFailed as failure:
+        print(failure, file=sys.stderr)
+        return failure.code
+    except (ValueError, OSError) as problem:
+        print((isinstance(problem, OSError) and disk_problem(problem)) or problem, file=sys.stderr)
         return 2
 
 
+def _check_place(command: str) -> None:
+    if not paths.is_checkout():
+        raise ValueError(
+            f"The command {command} needs the notebooks, which an installed package does not have;"
+            " clone the repository and run it there."
+        )
+    if "::" in str(paths.HOME):
+        raise ValueError(
+            f"{paths.HOME} has '::' in it, where `datasets` splits addresses; rename the folder, or set SFTRL_HOME."
+        )
+
+
 def _command(options: argparse.Namespace) -> int:
-    import psutil
-
-    from . import execution
-
     if options.command == "jobs":
-        print(execution.side_by_side())
+        print(side_by_side())
         return 0
+    if options.command == "verify":
+        from . import provenance
+
+        return provenance.check(options.profile)
+    if options.command in ("list", "rules", "run"):
+        _check_place(options.command)
     profile = get_profile(options.profile)
-    studies = parse_tasks(profile, options.tasks)
+    studies, threads = parse_tasks(profile, options.tasks), parse_threads(options.threads)
     chosen = jobs(profile, parse_seeds(options.seeds), studies)
     if options.command == "list":
         for job in chosen:
             given = " ".join(f"{name}={value}" for name, value in job.parameters.items())
             print(f"{state(profile.name, job):8} {job.name:42} {given}")
     elif options.command == "rules":
-        write_rules(profile, chosen, studies)
+        write_rules(profile, chosen, studies, threads)
+        if threads != THREADS:
+            print(f"THREADS={threads}: the numbers will differ in their last digits from those of {THREADS} thread.")
     elif options.command == "run":
         if options.run is None:
             raise ValueError("The command run needs the name of a run; `list` shows them.")
+        import psutil
+
         job = find(options.run, chosen)
-        execution.check_parameters(job)
+        check_parameters(job)
         update_identity(job, profile.name)
-        began = psutil.Process().create_time()  # start-up counts as well
-        try:
-            execution.execute(job, profile.name, began)
-        except execution.RunFailed as failure:
-            print(failure, file=sys.stderr)
-            return failure.code
+        execute(job, profile.name, began=psutil.Process().create_time(), threads=threads)  # start-up counts as well
     elif options.command == "report":
-        print(execution.report(profile.name))
+        print(report(profile.name))
     elif options.command == "figures":
         from .figures.draw import draw_all
 

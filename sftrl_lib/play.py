@@ -33,6 +33,8 @@ Answerer = Callable[[list[dict[str, str]]], str]  # from the chat so far to the 
 _SHOWN_WIDTH = 640  # width of the cards on the page in pixels; the picture itself is larger
 _MARKS = {"correct": "#2e7d32", "wrong_value": "#b26a00", "wrong_numbers": "#b26a00"}  # others: red
 _CUSTOM = "custom"
+# What people type for an operator; a model must write the operators that its prompt names.
+_TYPED = str.maketrans(dict.fromkeys("×✕xX·⋅∙", "*") | dict.fromkeys("÷∕∶:", "/") | dict.fromkeys("−–", "-"))
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Game:
         self._begin(rule, target, suits, self.cards if keep else None)
 
     def submit(self, formula: str) -> Turn:
-        """Grade a typed formula; the rest of the answer format is filled in."""
-        answer = self.wrap(formula)
+        """Grade a typed formula, in which × and ÷ are understood; the rest of the answer format is filled in."""
+        answer = self.wrap(formula.translate(_TYPED))
         _, reward, _, _, info = self._env.step(answer)
         turn = _turn(answer, reward, info)
         self.attempts_left = info["attempts_left"]
@@ -153,9 +155,9 @@ def cards_html(picture: np.ndarray, cards: Sequence[str], numbers: Sequence[int]
 def turns_html(turns: Sequence[Turn]) -> str:
     """Attempts as numbered lines: the formula (or the raw answer, shortened), the verdict, the feedback."""
     return "".join(
-        f'<li><code style="white-space:pre-wrap">{escape(_shown(turn))}</code><br>'
+        f'<li><code style="white-space:pre-wrap">{_as_text(_shown(turn))}</code><br>'
         f'<b style="color:{_MARKS.get(turn.outcome, "#b3261e")}">{turn.outcome.replace("_", " ")}</b> '
-        f"({turn.reward:+g}) {escape(turn.feedback)}</li>"
+        f"({turn.reward:+g}) {_as_text(turn.feedback)}</li>"
         for turn in turns
     ).join(("<ol>", "</ol>"))
 
@@ -166,7 +168,12 @@ def _shown(turn: Turn) -> str:
 
 
 def error_html(message: str) -> str:
-    return f'<span style="color:#b3261e">{escape(message)}</span>'
+    return f'<span style="color:#b3261e">{_as_text(message)}</span>'
+
+
+def _as_text(text: str) -> str:
+    """`text` as HTML that shows it as it is, but for half a surrogate pair, which cannot be sent to a browser."""
+    return escape(text.encode("utf-8", "replace").decode())
 
 
 class PointsPlayer(W.VBox):
@@ -318,4 +325,4 @@ class PointsPlayer(W.VBox):
         self.solutions.value = "<br>".join(f"<code>{formula} = {self.game.target}</code>" for formula in shown)
 
     def _show_answers(self, name: str, turns: Sequence[Turn], failure: str = "") -> None:
-        self.answers[name].value = f"<b>{escape(name)}</b>{turns_html(turns)}{failure}"
+        self.answers[name].value = f"<b>{_as_text(name)}</b>{turns_html(turns)}{failure}"

@@ -6,6 +6,7 @@ of how training works and loads no torch.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
@@ -124,6 +125,11 @@ class Run:
         """How many models of the branch are kept and tested."""
         return self.study.checkpoints if self.method is INIT else self.arm.checkpoints or self.study.checkpoints
 
+    @property
+    def examples(self) -> int:
+        """How many demonstrations it draws from."""
+        return getattr(self.config, "examples", self.base.sft.examples)
+
     @cached_property
     def init(self) -> Run:
         """The run that makes its Init."""
@@ -149,7 +155,11 @@ class Run:
         """For example gp-l-rl-attempts-attempts3-s0: the name of its folder and of its executed notebook."""
         experiment = "" if self.method is INIT and self.experiment_name == "main" else self.experiment_name
         setting = self.setting.replace("=", "").replace(";", "-").replace("/", "_")
-        return "-".join(filter(None, (self.key, self.method_name, experiment, setting, f"s{self.seed}")))
+        full = "-".join(filter(None, (self.key, self.method_name, experiment, setting)))
+        plain = re.sub(r"[^A-Za-z0-9_.+-]", "_", full)[:160]  # what make, a shell and a disk take
+        if plain != full:
+            plain += f"-{fingerprint.digest(full)}"  # so that no two names coincide
+        return f"{plain}-s{self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -178,7 +188,7 @@ class Run:
             "version": fingerprint.VERSION,
             "task": {"key": self.key, "version": self.task.version, "training": fingerprint.plain(self.task.training)},
             "start": self.start.identity if self.start else fingerprint.model(study.foundation),
-            "data": data_identity(study, method.data) if method.data else None,
+            "data": data_identity(study, method.data, self.examples) if method.data else None,
             **{name: fingerprint.plain(value) for name, value in weights.items() if value != defaults[name]},
             **own,
         }
@@ -190,16 +200,17 @@ class Run:
         return {"run": self.identity, **test_settings(self.study, self.experiment_name, splits)}
 
 
-def data_identity(study: Study, kind: str) -> Identity:
+def data_identity(study: Study, kind: str, examples: int | None = None) -> Identity:
     """What demonstrations depend on: the task and their number."""
     task = study.task
     about = {"task": task.key, "version": task.version, "training": fingerprint.plain(task.training), "kind": kind}
-    return {**about, "examples": study.sft.examples, "seed": DATA_SEED}
+    return {**about, "examples": examples or study.sft.examples, "seed": DATA_SEED}
 
 
-def data_folder(profile: Profile, study: Study, kind: str) -> Path:
+def data_folder(profile: Profile, study: Study, kind: str, examples: int | None = None) -> Path:
     """Where demonstrations are kept, as a Hugging Face `datasets` folder."""
-    return paths.data(profile.name) / f"{study.task.key}-{kind}"
+    other = f"-{examples}" if examples and examples != study.sft.examples else ""
+    return paths.data(profile.name) / f"{study.task.key}-{kind}{other}"
 
 
 def test_settings(study: Study, experiment: str, splits: tuple[str, ...]) -> Identity:

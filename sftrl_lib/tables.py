@@ -110,8 +110,12 @@ def read(path: Path) -> pd.DataFrame:
 
 def write(frame: pd.DataFrame, path: Path) -> Path:
     """Validate and write one table atomically: readers get the old file or the whole new one."""
-    frame = validate(frame, _short(Path(path)))
-    return write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+    return write_atomically(path, as_csv(frame, _short(Path(path))))
+
+
+def as_csv(frame: pd.DataFrame, source: str) -> bytes:
+    """The content of a table's file, validated. Raises TableError naming `source`."""
+    return validate(frame, source).to_csv(index=False, lineterminator="\n").encode("utf-8")
 
 
 def metrics_path(profile: str) -> Path:
@@ -142,8 +146,13 @@ def write_transcripts(records: list[dict], profile: str) -> None:
     """Write `results/<profile>/transcripts.jsonl`, in an order that does not depend on which run finished first."""
     if records:
         records = sorted(records, key=lambda record: [record[key] for key in TRANSCRIPT_KEYS[:-1]])
-        lines = [json.dumps(record, ensure_ascii=False, sort_keys=True) for record in records]
-        write_atomically(transcripts_path(profile), "\n".join(lines) + "\n")
+        write_atomically(transcripts_path(profile), b"".join(map(transcript_line, records)))
+
+
+def transcript_line(record: dict) -> bytes:
+    """A transcript as it stands in a file, with its line end."""
+    # A lone surrogate in model output becomes \uXXXX, which is its JSON escape.
+    return json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _transcripts(path: Path) -> list[dict]:

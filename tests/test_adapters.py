@@ -59,6 +59,25 @@ def test_the_fork_with_adapters(tiny_folder, home):
     assert Run(profile, "gp-l", "sft").identity != Run(tiny_profile(tiny_folder), "gp-l", "sft").identity
 
 
+@pytest.mark.parametrize("which", ["tiny_folder", "vision_folder"])
+def test_saved_adapters_are_the_same_again_and_again(which, request, tmp_path):
+    policy = load_policy(request.getfixturevalue(which), lora=LORA)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    policy.save(tmp_path / "once")
+    load_policy(tmp_path / "once").save(tmp_path / "twice")
+    config = (tmp_path / "once" / "adapter_config.json").read_text()
+    assert (tmp_path / "twice" / "adapter_config.json").read_text() == config
+    assert str(request.getfixturevalue(which)) in config
+    loaded = load_policy(tmp_path / "twice")
+    for adapters in (True, False):
+        before, after = weights(policy, adapters), weights(loaded, adapters)
+        assert before.keys() == after.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    learning = [{name for name, p in m.model.named_parameters() if p.requires_grad} for m in (policy, loaded)]
+    assert learning[0] == learning[1] == weights(policy, adapters=True).keys()
+
+
 def test_adapters_whose_model_is_gone_are_named(tiny_folder, tmp_path):
     policy = load_policy(tiny_folder, lora=LORA)
     policy.save(tmp_path / "adapted")
@@ -67,6 +86,12 @@ def test_adapters_whose_model_is_gone_are_named(tiny_folder, tmp_path):
         (tmp_path / "adapted" / "adapter_config.json").write_text(content)
         with pytest.raises(CheckpointError, match="does not name its base model"):
             load_policy(tmp_path / "adapted")
+
+
+def test_adapters_that_do_not_fit_are_not_blamed_on_the_model(tiny_folder):
+    with pytest.raises(CheckpointError, match=r"Cannot add adapters .*'nope'.*; change LoRAConfig\(.*nope") as error:
+        load_policy(tiny_folder, lora=LoRAConfig(rank=2, targets=("nope",)))
+    assert str(tiny_folder) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_devices(tiny_folder):

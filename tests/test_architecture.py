@@ -59,7 +59,7 @@ def below(*folders):
     (("points", "virl"), (*LEARNING, *HEAVY)),
     (("figures",), LEARNING),
     (("claims",), (*LEARNING, "figures")),
-    (("tables", "methods", "experiments", "profiles", "runs", "jobs"), HEAVY),
+    (("tables", "methods", "experiments", "profiles", "runs", "jobs", "provenance"), HEAVY),
 ])  # fmt: skip
 def test_nothing_is_imported_from_another_layer(folders, kept_out):
     names = {f"sftrl_lib.{name}" if name not in HEAVY else name for name in kept_out}

@@ -104,11 +104,12 @@ def test_a_shared_row_has_the_gradient_of_its_conversations(policy, ratio):
 
 @pytest.mark.parametrize("text", [
     '{\n  "cards": [\'A\', \'2\'],\n  "formula": "x",\n  "formula": "1+2=24",\n}',
+    'I see {"cards": ["A"]}. {"formula": "1+2"} or {"formula": "2+1"}',
     'é日"formula":1',  # a token ends exactly where the key begins; some tokens are parts of a character
 ])  # fmt: skip
 def test_the_official_ratio_halves_what_comes_before_the_formula(policy, text):
     ids = policy.tokenizer(text, add_special_tokens=False).input_ids
-    key = len(text[: text.rindex('"formula"')].encode())
+    key = len(text[: text.index('"formula"')].encode())  # the first one counts, as for the verifier
     read, expected = 0, []
     for token in policy.tokenizer.convert_ids_to_tokens(ids):
         byte_level = len(token) == 1 or not token.isascii()

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from tiny_models import tiny_profile, with_study
 
+from sftrl_lib import paths
 from sftrl_lib.configs import EvaluationConfig, LoRAConfig, PPOConfig, SFTConfig
-from sftrl_lib.experiments import Arm, Experiment, parse_setting, setting_text
+from sftrl_lib.experiments import MAIN, Arm, Experiment, parse_setting, setting_text
 from sftrl_lib.jobs import jobs
 from sftrl_lib.methods import METHODS, Method
 from sftrl_lib.profiles import LAPTOP, SMOKE, get_profile
 from sftrl_lib.registry import Registry
 from sftrl_lib.runs import Run
+from sftrl_lib.training.data import read_dataset
+from sftrl_lib.training.fork import train
 
 BAD = [
     (SFTConfig, "examples", 0), (SFTConfig, "batch_size", -1), (SFTConfig, "batch_size", 2.5), (SFTConfig, "lr", 0.0),
@@ -81,6 +84,18 @@ def test_a_setting_keeps_all_digits():
     """A run is named after its setting, so two rates that differ must not share a name."""
     assert setting_text({"lr": 3e-5}) == "lr=3e-05" and setting_text({"lr": 0.00012345678}) == "lr=0.00012345678"
     assert parse_setting("lr=0.00012345678") == {"lr": 0.00012345678}
+
+
+def test_an_experiment_may_vary_how_many_demonstrations_there_are(tiny_folder, tmp_path, monkeypatch):
+    """SFT then draws from data of its own; Init, and the other runs, keep theirs."""
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    fewer = Experiment("fewer", "none", (Arm("sft", ({"examples": 8},)),))
+    profile = with_study(tiny_profile(tiny_folder), fork_flops=1e8, experiments=(MAIN, fewer))
+    run = Run(profile, "gp-l", "sft", "fewer", "examples=8")
+    train(run)
+    sizes = {folder.name: len(read_dataset(folder / "dataset")) for folder in paths.data("tiny").iterdir()}
+    assert sizes == {"gp-l-expert": 64, "gp-l-expert-8": 8}
+    assert run.identity["data"]["examples"] == 8 and run.init == Run(profile, "gp-l", "init")
 
 
 def test_flags_can_be_set():

@@ -3,21 +3,24 @@
 import os
 import subprocess
 import sys
+from collections import namedtuple
 from importlib import metadata
 
 import pytest
 
-from sftrl_lib import doctor
+from sftrl_lib import doctor, paths
+
+usage = namedtuple("usage", "total used free", defaults=(0, 0, 0))
 
 
 def test_runs_without_any_package():
     """-S and -I hide site-packages, as on a machine that has only Python."""
     command = [sys.executable, "-I", "-S", doctor.__file__]
-    report = subprocess.run(command, capture_output=True, text=True, cwd=doctor.ROOT)
+    report = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=doctor.ROOT)
     assert report.returncode == 1 and "Traceback" not in report.stderr
     (packages,) = (line for line in report.stdout.splitlines() if line.split()[1] == "packages")
     assert packages.startswith("fail") and "-> make env" in report.stdout
-    only = subprocess.run([*command, "--packages"], capture_output=True, text=True)
+    only = subprocess.run([*command, "--packages"], capture_output=True, encoding="utf-8")
     assert only.returncode == 1 and not only.stdout
 
 
@@ -70,7 +73,7 @@ def test_an_old_python(monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
-    (tmp_path / "build").write_text("a file where the folder belongs")
+    (tmp_path / "build").write_text("a file where the folder belongs", encoding="utf-8")
     monkeypatch.setattr(doctor, "HOME", tmp_path)
     check = doctor.check_writing()
     assert check.status == "fail" and str(tmp_path / "build") in check.found
@@ -78,7 +81,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
 
 def test_gpu_that_torch_cannot_use(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho Some GPU\n")
+    tool.write_text("#!/bin/sh\necho Some GPU\n", encoding="utf-8")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.13.0+cpu")
@@ -92,3 +95,22 @@ def test_the_shipped_models_are_found(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     missing = doctor.check_model()
     assert (missing.status, missing.mend) == ("fail", "make foundation") and "gp-l is missing" in missing.found
+
+
+def test_home_and_checkout_are_those_of_the_library():
+    assert (doctor.HOME, doctor.ROOT) == (paths.HOME, paths.ROOT)
+
+
+def test_a_home_that_does_not_exist_yet_counts_as_the_disk_it_will_be_on(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: seen.append(folder) or usage(free=9 << 30))
+    monkeypatch.setattr(doctor, "HOME", tmp_path / "not" / "yet")
+    assert doctor.check_disk().status == "ok" and seen == [str(tmp_path)]
+
+
+def test_an_installed_package_is_told_to_use_a_checkout(monkeypatch):
+    monkeypatch.setattr(doctor, "locked", lambda: {})
+    assert doctor.check_packages().mend == "git checkout requirements.lock"
+    monkeypatch.setitem(doctor.PATHS, "is_checkout", lambda: False)
+    check = doctor.check_packages()
+    assert check.status == "warn" and "clone the repository" in check.mend

@@ -3,7 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 import tomllib
 from importlib import metadata
 
@@ -15,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from sftrl_lib import __version__, doctor, paths
 
-PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = [
     Requirement(line)
     for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
@@ -25,7 +28,7 @@ LOCKED = doctor.locked()
 
 
 def test_lock_is_pins_only_and_portable():
-    lines = (paths.ROOT / "requirements.lock").read_text().splitlines()
+    lines = (paths.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in pins)
     assert pins == sorted(pins, key=lambda line: line.split("==")[0]) and len(LOCKED) == len(pins)
@@ -58,7 +61,7 @@ def test_lock_is_complete():
 
 
 def test_conda_environment_installs_the_lock():
-    conda = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    conda = yaml.safe_load((paths.ROOT / "environment.yml").read_text(encoding="utf-8"))
     (python,) = (item for item in conda["dependencies"] if str(item).startswith("python="))
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
     (pip,) = (item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
@@ -66,10 +69,10 @@ def test_conda_environment_installs_the_lock():
 
 
 def test_versions_and_licences_agree():
-    citation = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert PROJECT["version"] == citation["version"] == __version__
     assert PROJECT["license"] == citation["license"] == "Apache-2.0"
-    assert "Apache License" in (paths.ROOT / "LICENSE").read_text()
+    assert "Apache License" in (paths.ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -84,27 +87,48 @@ case "$*" in
 *version_info*) exit ${OLD:-0} ;;
 *ensurepip*) exit ${BARE:-0} ;;
 *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-*"-m pip"*) echo "$*" >> pip.log; case "$*" in *"$FAIL_AT"*) exit ${FAIL:-0} ;; esac ;;
+*fcntl*) exec "$REAL" "$@" ;;
+*"-m pip"*) echo "$*" >> pip.log; sleep ${SLOW:-0}; case "$*" in *"$FAIL_AT"*) exit ${FAIL:-0} ;; esac ;;
 esac
-"""
+""",
+        encoding="utf-8",
     )
     python.chmod(0o755)
     return tmp_path
 
 
-def make_env(checkout, **extra):
+def start_env(checkout, **extra):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CONDA", "MAKE"))}
-    environment |= {"FAIL_AT": "-", **extra}
+    environment |= {"FAIL_AT": "-", "REAL": sys.executable, **extra}
     command = ["make", "env", f"PYTHON={checkout / 'python'}"]
-    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    return subprocess.Popen(command, cwd=checkout, env=environment, start_new_session=True, **pipes)
+
+
+def make_env(checkout, **extra):
+    process = start_env(checkout, **extra)
+    said, complained = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, said, complained)
+
+
+def pip_calls(checkout):
+    log = checkout / "pip.log"
+    return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited half a minute in vain"
+        time.sleep(0.02)
 
 
 def test_env_installs_torch_first_then_the_lock_then_the_package_once(checkout):
     assert make_env(checkout).returncode == 0
-    first, second, third = (checkout / "pip.log").read_text().splitlines()
+    first, second, third = pip_calls(checkout)
     assert first.endswith("-c requirements.lock torch") and second.endswith("-r requirements.lock")
     assert "--no-deps" in third and third.endswith("-e .")
-    assert make_env(checkout).returncode == 0 and len((checkout / "pip.log").read_text().splitlines()) == 3
+    assert make_env(checkout).returncode == 0 and len(pip_calls(checkout)) == 3
 
 
 def test_env_is_brought_up_to_date_when_the_lock_changes(checkout):
@@ -112,7 +136,7 @@ def test_env_is_brought_up_to_date_when_the_lock_changes(checkout):
     later = (checkout / ".venv" / "ready").stat().st_mtime + 10
     os.utime(checkout / "requirements.lock", (later, later))
     make_env(checkout)
-    assert len((checkout / "pip.log").read_text().splitlines()) == 6
+    assert len(pip_calls(checkout)) == 6
 
 
 def test_half_made_env_is_thrown_away(checkout):
@@ -127,3 +151,22 @@ def test_half_made_env_is_thrown_away(checkout):
 def test_unfit_python_is_explained(checkout, lack, sentence):
     done = make_env(checkout, **{lack: "1"})
     assert done.returncode == 2 and sentence in done.stderr and not (checkout / ".venv").exists()
+
+
+def test_of_two_that_build_at_once_one_waits_and_finds_it_done(checkout):
+    first = start_env(checkout, SLOW="0.5")
+    until(lambda: pip_calls(checkout))
+    second = make_env(checkout)
+    assert second.returncode == 0 and "Another make is building .venv: waiting" in second.stdout
+    assert first.wait() == 0 and "waiting" not in first.communicate()[0]
+    assert len(pip_calls(checkout)) == 3 and (checkout / ".venv" / "ready").exists()
+
+
+def test_the_lock_of_one_that_was_killed_holds_nobody_up(checkout):
+    killed = start_env(checkout, SLOW="30")
+    until(lambda: pip_calls(checkout))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    after = make_env(checkout)
+    assert after.returncode == 0 and "waiting" not in after.stdout
+    assert len(pip_calls(checkout)) == 4 and (checkout / ".venv" / "ready").exists()

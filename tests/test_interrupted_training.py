@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 from tiny_models import tiny_profile, with_study
 
@@ -21,7 +20,7 @@ from sftrl_lib.tasks import TASKS
 from sftrl_lib.training import fork, ppo, sft
 
 STAGES = ("init", "sft", "rl")
-KILLS = 2  # of each run in the suite, evenly spread
+KILLS = (0.5, 0.8, 1.0)  # after these shares of a run's file operations it is killed in the suite
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -70,13 +69,13 @@ def checkpoints_every_three_steps(monkeypatch):
 
 
 def small_profile(key, folder):
-    """A profile of one task whose SFT is to take 8 steps in three epochs, and whose RL a few updates."""
+    """A profile of one task whose SFT is to take 8 steps in three epochs, and whose RL a few updates of two."""
     profile = tiny_profile(folder, key, init_steps=5)
     study = profile.study(key)
     return with_study(
         profile,
-        sft=replace(study.sft, examples=24, batch_size=8, group_by_length=study.task.name == "navigation"),
-        ppo=replace(study.ppo, episodes=2, attempts=1, epochs=1, max_new_tokens=4, minibatches=1),
+        sft=replace(study.sft, examples=12, batch_size=4, group_by_length=study.task.name == "navigation"),
+        ppo=replace(study.ppo, episodes=2, attempts=1, epochs=2, max_new_tokens=4, minibatches=1),
     )
 
 
@@ -88,8 +87,9 @@ def budget(profile, study, steps):
 
 
 @pytest.fixture(scope="module")
-def prepared(tiny_folder, vision_folder, tmp_path_factory):
-    """A home for each task in which there are demonstrations and an Init, and its profile with a budget of 8 steps."""
+def prepared(tiny_folder, vision_folder, tmp_path_factory, reaper):
+    """A home for each task in which there are demonstrations and an Init, its profile with a budget of 8 steps, and how
+    many file operations its Init took."""
     homes = {}
     for key, task in TASKS.items():
         home = tmp_path_factory.mktemp(key)
@@ -97,8 +97,8 @@ def prepared(tiny_folder, vision_folder, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(paths, "HOME", home)
             profile = with_study(profile, fork_flops=budget(profile, profile.study(key), 8))
-            fork.train(Run(profile, key, "init"))
-        homes[key] = home, profile
+            operations = reaper.run(partial(fork.train, Run(profile, key, "init")), home)
+        homes[key] = home, profile, operations
     return homes
 
 
@@ -111,24 +111,28 @@ def result(folder):
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("key", TASKS)
 def test_a_kill_at_any_file_operation_changes_nothing(key, stage, prepared, reaper, tmp_path, monkeypatch):
-    start, profile = prepared[key]
+    start, profile, operations = prepared[key]
     run = Run(profile, key, stage)
 
-    def home(name):
+    def home(name, emptied=stage == "init"):
         here = tmp_path / name
         shutil.copytree(start, here, copy_function=os.link)
         monkeypatch.setattr(paths, "HOME", here)
-        if stage == "init":
+        if emptied:
             shutil.rmtree(run.folder)
         return here
 
-    operations = reaper.run(lambda: fork.train(run), home("whole"))
+    whole = home("whole", emptied=False)
+    if stage != "init":
+        operations = reaper.run(lambda: fork.train(run), whole)
     expected = result(run.folder)
     assert any(name.endswith("model.safetensors") for name in expected) and operations > 20
     points = range(1, operations + 1)
     if not os.environ.get("SFTRL_EVERY_KILL"):
-        last = np.linspace(operations / 3, operations, KILLS).astype(int)
-        points = sorted({*last.tolist(), operations - 1})
+        points = [int(share * operations) for share in KILLS]
+    resumed = []
+    last_complete = sft.last_complete
+    monkeypatch.setattr(sft, "last_complete", lambda folder: resumed.append(last_complete(folder)) or resumed[-1])
     for dies_at in points:
         here = home(f"killed-{dies_at}")
         with pytest.raises(Killed):
@@ -139,11 +143,14 @@ def test_a_kill_at_any_file_operation_changes_nothing(key, stage, prepared, reap
         differing = [name for name in expected if found[name] != expected[name]]
         assert not differing, f"killed at operation {dies_at} of {operations}: {differing}"
         shutil.rmtree(here)
+    if stage == "sft":
+        ends_of_epochs = {"checkpoint-3", "checkpoint-6"}
+        assert ends_of_epochs <= {checkpoint.name for checkpoint in resumed if checkpoint}
 
 
 def test_an_empty_trainer_state_blocks_no_restart(prepared, tmp_path, monkeypatch):
     """A kill while it is being written leaves it empty."""
-    start, profile = prepared["gp-l"]
+    start, profile, _ = prepared["gp-l"]
     shutil.copytree(start, tmp_path / "home")
     monkeypatch.setattr(paths, "HOME", tmp_path / "home")
     run = Run(profile, "gp-l", "init")

@@ -25,7 +25,7 @@ from sftrl_lib.experiments import (
     SUBOPTIMAL,
     Arm,
 )
-from sftrl_lib.jobs import Job, identity, jobs, parse_seeds, parse_tasks, state, target
+from sftrl_lib.jobs import Job, identity, identity_path, jobs, keep, parse_seeds, parse_tasks, state, target
 from sftrl_lib.profiles import LAPTOP, SMOKE
 from sftrl_lib.runs import Run
 
@@ -330,6 +330,12 @@ def test_a_new_field_with_a_default_makes_nothing_due(config):
         (["rules", "--profile", "smoke", "--seeds", "-1"], "'-1'"),
         (["rules", "--profile", "smoke", "--seeds", "1 1"], "twice"),
         (["rules", "--profile", "smoke", "--seeds", str(2**32)], "2**32 - 1"),
+        (["rules", "--profile", "smoke", "--seeds", "9" * 5000], "2**32 - 1"),
+        (["rules", "--profile", "smoke", "--seeds", "1.5"], "'1.5'"),
+        (["rules", "--profile", "smoke", "--seeds", "0/../../evil"], "'0/../../evil'"),
+        (["rules", "--profile", "../evil"], "'../evil'"),
+        (["rules", "--profile", "smoke", "--threads", "0"], "as in THREADS=2"),
+        (["rules", "--profile", "smoke", "--threads", "many"], "'many'"),
         (["rules", "--profile", "smoke", "--tasks", "GP-L V-IRL"], "'V-IRL'"),
         (["run", "05_train-gp-l-rl-man-s0", "--profile", "smoke"], "05_train-gp-l-rl-main-s0"),
         (["run", "--profile", "smoke"], "name of a run"),
@@ -349,8 +355,8 @@ def test_success_replaces_the_target_and_uses_this_interpreter(home):
     write_notebook(home, "n.ipynb", "import sys; print(sys.executable, seed)")
     executed = target("smoke", "n-s3")
     executed.parent.mkdir(parents=True)
-    executed.write_text("an older one")
-    executed.with_suffix(".failed.ipynb").write_text("an older failure")
+    executed.write_text("an older one", encoding="utf-8")
+    executed.with_suffix(".failed.ipynb").write_text("an older failure", encoding="utf-8")
     assert execution.execute(Job("n-s3", "n.ipynb", {"seed": 3}), "smoke") == executed
     assert nbformat.read(executed, 4).cells[-1].outputs[0].text == f"{sys.executable} 3\n"
     assert sorted(path.name for path in executed.parent.iterdir()) == ["n-s3.ipynb", "timings.jsonl"]
@@ -367,7 +373,7 @@ def test_unknown_parameter_is_refused_before_anything_runs(home, declared, known
 
 
 def test_a_damaged_notebook_is_named(home):
-    (home / "notebooks" / "n.ipynb").write_text("{")
+    (home / "notebooks" / "n.ipynb").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="notebooks/n.ipynb is not a Python notebook"):
         execution.check_parameters(Job("n", "n.ipynb", {}))
 
@@ -378,7 +384,7 @@ def test_a_failing_cell_leaves_no_target(home):
         execution.execute(Job("n", "n.ipynb", {}), "smoke")
     assert failure.value.code == 1
     executed = target("smoke", "n")
-    assert not executed.exists() and "so far" in executed.with_suffix(".failed.ipynb").read_text()
+    assert not executed.exists() and "so far" in executed.with_suffix(".failed.ipynb").read_text(encoding="utf-8")
     assert not execution.timings("smoke")[0]["ok"]
 
 
@@ -399,13 +405,13 @@ def test_kill_9_in_the_middle_leaves_no_target_and_no_kernel(home):
     environment = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)}
     child = subprocess.Popen([sys.executable, "-c", code, str(home / "notebooks")], env=environment)
     pid_file = home / "notebooks" / "pid"
-    _wait_until(lambda: pid_file.exists() and pid_file.read_text())
+    _wait_until(lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8"))
     with pytest.raises(execution.RunFailed, match="by another process"):
         execution.execute(Job("n", "n.ipynb", {}), "smoke")
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not target("smoke", "n").exists()
-    _wait_until(lambda: not _alive(int(pid_file.read_text())))
+    _wait_until(lambda: not _alive(int(pid_file.read_text(encoding="utf-8"))))
 
 
 def test_a_run_outlives_its_reader():
@@ -444,18 +450,25 @@ def planned(home):
     write_notebook(home, "a.ipynb", "1")
     write_notebook(home, "b.ipynb", "2", "seeds: list = []")
     plan(MINI)
-    for age, job in enumerate(MINI):
-        executed = target("smoke", job.name)
-        executed.touch()
-        os.utime(executed, (time.time() + age, time.time() + age))
+    for job in MINI:
+        done(job)
     return home
+
+
+def done(job):
+    """Leave what a successful execution leaves."""
+    cells = [nbformat.v4.new_code_cell(str(number), execution_count=number) for number in (1, 2)]
+    finished = target("smoke", job.name).with_suffix(".partial")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), finished)
+    keep(finished, identity(job), target("smoke", job.name))
+    finished.unlink()
 
 
 def to_make(home):
     """The jobs that make would do."""
-    command = ["make", "-n", "-f", "build/smoke/rules.mk", "PYTHON=python"]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
-    return [line.split(" run ")[1].split()[0] for line in done.stdout.splitlines() if " run " in line]
+    command = ["make", "-n", "-f", "build/smoke/rules.mk"]
+    said = subprocess.run(command, cwd=home, capture_output=True, encoding="utf-8", check=True).stdout
+    return [line.split(" run ")[1].split()[0] for line in said.splitlines() if " run " in line]
 
 
 def test_make_redoes_nothing_that_is_done(planned):
@@ -488,6 +501,101 @@ def test_make_redoes_a_job_whose_identity_changed(planned, change):
     assert [job.name for job in chosen if state("smoke", job) == "changed"] == again, "until it is done"
 
 
+def cut(path):
+    path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+
+
+def without_last_cell(path):
+    notebook = nbformat.read(path, 4)
+    notebook.cells.pop()
+    nbformat.write(notebook, path)
+
+
+def cleared(path):
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        cell.execution_count = None
+    nbformat.write(notebook, path)
+
+
+DAMAGES = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": cut,
+    "no notebook": lambda path: path.write_text("[]", encoding="utf-8"),
+    "no UTF-8": lambda path: path.write_bytes(b"\xff\xfe{"),
+    "without its last cell": without_last_cell,
+    "cleared": cleared,
+}
+TOMORROW = time.time() + 86_400
+
+
+@pytest.mark.parametrize("when", [None, TOMORROW], ids=["old", "of tomorrow"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_notebook_is_made_again_whatever_its_date(planned, damage, when, capsys):
+    _age_everything(planned)
+    DAMAGES[damage](target("smoke", "a"))
+    if when:
+        os.utime(target("smoke", "a"), (when, when))
+    assert [state("smoke", job) for job in MINI] == ["damaged", "done"]
+    plan(MINI)
+    assert "a.ipynb is damaged" in capsys.readouterr().out
+    assert to_make(planned) == ["a", "b-lr0.1"]
+    done(MINI[0])
+    done(MINI[1])
+    plan(MINI)
+    assert to_make(planned) == [] and state("smoke", MINI[0]) == "done"
+
+
+def test_a_notebook_of_another_identity_is_made_again_although_it_is_newer(planned):
+    """As after a change of settings under a wrong clock, or when a folder of another run is copied over."""
+    done(replace(MINI[1], depends={"lr": 2}))
+    for when in (time.time(), TOMORROW):
+        os.utime(target("smoke", "b-lr0.1"), (when, when))
+        assert [state("smoke", job) for job in MINI] == ["done", "changed"]
+        plan(MINI)
+        assert to_make(planned) == ["b-lr0.1"]
+
+
+def test_dates_in_the_future_are_set_right(planned):
+    _age_everything(planned)
+    for job in MINI:
+        os.utime(target("smoke", job.name), (TOMORROW, TOMORROW))
+        os.utime(identity_path("smoke", job.name), (TOMORROW + 9, TOMORROW + 9))
+    plan(MINI)
+    assert to_make(planned) == [] and [state("smoke", job) for job in MINI] == ["done", "done"]
+    assert all(path.stat().st_mtime <= time.time() for path in (planned / "build").rglob("*"))
+    done(MINI[0])
+    os.utime(target("smoke", "b-lr0.1"), (TOMORROW, TOMORROW))
+    plan(MINI)
+    assert to_make(planned) == ["b-lr0.1"], "what it needs was made after it"
+
+
+def test_settings_that_were_changed_and_put_back_redo_nothing(planned):
+    plan([replace(job, depends={"lr": 2}) for job in MINI])
+    plan(MINI)
+    assert to_make(planned) == [] and [state("smoke", job) for job in MINI] == ["done", "done"]
+
+
+def test_notebooks_from_before_identities_were_kept_in_them_go_by_their_dates(planned):
+    for job in MINI:
+        path = target("smoke", job.name)
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        del notebook["metadata"]["sftrl"]
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+    plan(MINI)
+    assert to_make(planned) == [] and state("smoke", MINI[1]) == "done"
+    os.utime(target("smoke", "b-lr0.1"), (TOMORROW, TOMORROW))
+    changed = [MINI[0], replace(MINI[1], depends={"lr": 2})]
+    plan(changed)
+    assert to_make(planned) == ["b-lr0.1"] and state("smoke", changed[1]) == "changed"
+
+
+@pytest.mark.parametrize("mark", ":;=|%~*(\\'\"`&")
+def test_a_name_that_make_cannot_take_is_refused(home, mark):
+    with pytest.raises(ValueError, match="which make cannot take"):
+        pipeline.rules(SMOKE, [Job(f"a{mark}b", "a.ipynb", {"seeds": [0]})], SMOKE.studies)
+
+
 def test_prose_and_other_tasks_redo_nothing(planned):
     path = planned / "notebooks" / "b.ipynb"
     notebook = nbformat.read(path, 4)
@@ -515,7 +623,7 @@ def test_timings_add_up(home):
     log.parent.mkdir(parents=True)
     version = fingerprint.library()
     lines = [json.dumps({**record, "library": version if record["run"] == "a" else "?"}) for record in records]
-    log.write_text("\n".join(lines) + '\n{"run": "half a li')
+    log.write_text("\n".join(lines) + '\n{"run": "half a li', encoding="utf-8")
     assert execution.summary("smoke") == {
         "runs": 3,
         "wall_seconds": 20.0,
@@ -528,9 +636,41 @@ def test_timings_add_up(home):
     assert "results/smoke" in execution.report("smoke")
 
 
-@pytest.mark.parametrize(
-    "makeflags, share",
-    [("", 8), (" -j2 --jobserver-auth=3,4", 4), ("-j1", 8), ("s -j16", 1), (" -j --jobserver-fds=3,4", 1)],
-)
-def test_threads_share_the_cores(makeflags, share):
-    assert execution.threads(makeflags, 8) == share
+@pytest.mark.parametrize("line", ["1", "null", "[]", '"a"', "{}", '{"run": "a"}', '{"run": 1, "library": "?"}', "\0\0"])
+def test_a_stray_line_among_the_timings_is_passed_over(home, line):
+    record = {"run": "a", "ok": True, "started": 1.0, "seconds": 2.0, "peak_rss_mb": 3, "library": "?"}
+    log = paths.build("smoke") / "timings.jsonl"
+    log.parent.mkdir(parents=True)
+    odd = json.dumps({**record, "run": "b", "seconds": "long"})
+    log.write_bytes(f"{line}\n{json.dumps(record)}\n{odd}\n{line}\n".encode() + b"\xff{")
+    assert execution.timings("smoke") == [record] and "1 notebooks" in execution.report("smoke")
+    execution._record({**record, "run": "c"}, "smoke")
+    assert [timing["run"] for timing in execution.timings("smoke")] == ["a", "c"], "after half a line comes a new one"
+
+
+SHOW_THREADS = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"
+
+
+@pytest.mark.parametrize("makeflags", ["-j1", " -j2 --jobserver-auth=3,4"])
+def test_a_job_computes_on_one_thread_however_many_run(home, monkeypatch, makeflags):
+    """Sums of floats, and with them the numbers, depend on the number of threads."""
+    monkeypatch.setenv("MAKEFLAGS", makeflags)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    write_notebook(home, "n.ipynb", SHOW_THREADS)
+    executed = execution.execute(Job("n", "n.ipynb", {}), "smoke")
+    assert nbformat.read(executed, 4).cells[-1].outputs[0].text == "1 1\n"
+    assert execution.timings("smoke")[0]["threads"] == 1 and "threads" not in execution.report("smoke")
+
+
+def test_another_number_of_threads_is_asked_for_and_recorded(home, capsys):
+    write_notebook(home, "n.ipynb", SHOW_THREADS)
+    executed = execution.execute(Job("n", "n.ipynb", {}), "smoke", threads=2)
+    assert nbformat.read(executed, 4).cells[-1].outputs[0].text == "2 2\n"
+    assert execution.timings("smoke")[0]["threads"] == 2
+    assert "1 of them computed on another number of threads" in execution.report("smoke")
+    write_notebook(home, "b.ipynb", "2", "seeds: list = []")
+    chosen = [replace(MINI[1], needs=())]
+    assert "--threads 2" in pipeline.rules(SMOKE, chosen, SMOKE.studies, 2)
+    assert "--threads" not in pipeline.rules(SMOKE, chosen, SMOKE.studies)
+    assert [execution.parse_threads(text) for text in ("", None, " 3 ")] == [1, 1, 3]

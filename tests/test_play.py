@@ -82,6 +82,15 @@ def test_running_out_of_attempts():
     assert "Attempts left: 0 of 2" in player.attempts.value and player.submit.disabled
 
 
+@pytest.mark.parametrize(
+    "typed",
+    ["4×3+2+10", "4x3 + 2 + 10 = 24", "4·3+2+10", "4 X 3+2+10", "(10−4÷2)×3", "(10–4:2)x3"],
+)
+def test_signs_that_people_type_for_operators_are_understood(typed):
+    state = game()
+    assert state.submit(typed).outcome == "correct" and state.attempts_left == 4
+
+
 def test_an_empty_box_costs_no_attempt():
     player = PointsPlayer(game=game())
     play(player, "  ")
@@ -158,6 +167,34 @@ def test_hostile_text_in_the_box_and_on_the_page():
     play(player, '<script>alert("x")</script>', '4*3+2+10"}', "\0")
     assert "<script>" not in player.answer.value
     assert [turn.outcome for turn in player.game.history] == ["illegal"] * 3
+
+
+HOSTILE = "<img src=x onerror=alert(1)>&lt;\ud800"
+
+
+def shown(widget):
+    """All text of a widget and of those inside it."""
+    own = [value for name in ("value", "description") if isinstance(value := getattr(widget, name, None), str)]
+    return own + [text for child in getattr(widget, "children", ()) for text in shown(child)]
+
+
+def raises(messages):
+    raise ValueError(HOSTILE)
+
+
+@pytest.mark.parametrize("answerer", [
+    lambda messages: HOSTILE,
+    lambda messages: json.dumps({"formula": HOSTILE}),
+    lambda messages: response([HOSTILE], [HOSTILE], HOSTILE),
+    raises,
+])  # fmt: skip
+def test_no_widget_shows_the_text_of_a_model_as_html(answerer):
+    player = PointsPlayer(players={HOSTILE: answerer}, game=game())
+    player.ask.click()
+    page = "".join(shown(player))
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;&amp;lt;?") > 1  # the name and what was said
+    assert "<img src=x" not in page
+    page.encode()  # as it must be to reach a browser
 
 
 def picture_in(html):

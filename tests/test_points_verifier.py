@@ -109,6 +109,9 @@ def test_misread_cards_count_only_in_pictures():
         ("[4, 3, 2, K]", True, True, 1),
         ('["4", "3", "2", "K"]', True, False, 1),  # double quotes
         ('[4, 3, 2, "K"]', True, False, 1),
+        ('["4", "3", "2", "K",]', True, False, 1),
+        ("['4', '3', '2', 'K',]", True, False, 1),
+        ('["\\u0034", "3", "2", "K"]', True, False, 1),
         ("['4','3','2','K']", True, True, 1),
         ("['4', '3', '2', 'Q']", False, False, 0.75),
         ("['4', '4', '2', 'K']", False, False, 0.75),

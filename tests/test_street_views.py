@@ -3,10 +3,13 @@
 import json
 import math
 import re
+import struct
 import subprocess
 import sys
 import time
 import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import gymnasium
@@ -28,7 +31,7 @@ from sftrl_lib.virl import (
 )
 from sftrl_lib.virl.rails import SPATIAL, bearing, rail_builder
 from sftrl_lib.virl.street_views import LOOKS, Panorama, code_colours, crop, grid, initials, open_street_views
-from sftrl_lib.virl.street_views.sources import panorama_width
+from sftrl_lib.virl.street_views.sources import _kept, panorama_width
 
 CELLS = {"front": (0, 0), "right": (0, 1), "back": (1, 0), "left": (1, 1)}  # row and column, as the prompt promises
 
@@ -250,6 +253,16 @@ def test_official_pictures_with_their_rotation(tmp_path):
         make(routes=tmp_path / "VLN_mini", look="nyc")
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 32\n%%EndComments\nshowpage\n"
+
+
+def png(width, height):
+    """The beginning of a PNG; its pixels are missing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return start + struct.pack(">I", 1000) + b"IDAT"
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -258,7 +271,11 @@ def test_official_pictures_with_their_rotation(tmp_path):
         (lambda jpg, meta: meta.write_text("{"), r"metadata\.json is not valid JSON"),
         (lambda jpg, meta: meta.write_text("{}"), r"metadata\.json: 'rotation' must be a number"),
         (lambda jpg, meta: meta.write_text('{"rotation": NaN}'), "rotation"),
+        (lambda jpg, meta: meta.write_text(f'{{"rotation": {10**400}}}'), "rotation"),
         (lambda jpg, meta: jpg.write_bytes(jpg.read_bytes()[:300]), r"milan_\d+\.jpg is not a readable picture"),
+        (lambda jpg, meta: jpg.write_bytes(EPS), r"milan_\d+\.jpg is not a readable picture, JPEG or PNG"),
+        (lambda jpg, meta: jpg.write_bytes(png(18_000, 10_000)), r"milan_\d+\.jpg is too large .*180000000 pixels"),
+        (lambda jpg, meta: jpg.write_bytes(png(64, 32)), r"milan_\d+\.jpg is not a readable picture"),
     ],
 )
 def test_a_missing_or_broken_file_is_named(tmp_path, damage, words):
@@ -267,6 +284,24 @@ def test_a_missing_or_broken_file_is_named(tmp_path, damage, words):
     damage(stem.with_suffix(".jpg"), stem.with_suffix(".metadata.json"))
     with pytest.raises(ValueError, match=words):
         open_street_views(city).panorama(route.start)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a\0b", "a\nb", "\ud800", "a" * 300, "é" * 120])
+def test_a_panorama_id_that_is_no_file_name_is_refused(tmp_path, name):
+    city, route = official_folder(tmp_path / "VLN_mini")
+    city = replace(city, panoramas={**city.panoramas, route.start: name})
+    with pytest.raises(ValueError, match="is not a file name|is missing") as error:
+        open_street_views(city).panorama(route.start)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
+
+
+def test_a_picture_of_the_largest_real_size_is_read_without_a_warning(tmp_path, monkeypatch):
+    """16,384 x 8,192 is one and a half times what Pillow warns of; here by a limit that is as much smaller."""
+    city, route = official_folder(tmp_path / "VLN_mini")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 360 * 180 * 2 // 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_street_views(city).panorama(route.start).pixels.shape == (180, 360, 3)
 
 
 def test_a_generated_city_writes_its_street_views(tmp_path):
@@ -401,8 +436,30 @@ def test_grids_are_kept_on_disk_and_drawn_again_where_they_are_damaged(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr("sftrl_lib.virl.street_views.sources.draw_panorama", lambda *_: pytest.fail("drawn again"))
         assert np.array_equal(open_street_views(city, keep=tmp_path).grid(place, heading), drawn)
-    file.write_bytes(file.read_bytes()[:100])
-    assert np.array_equal(open_street_views(city, keep=tmp_path).grid(place, heading), drawn)
+    whole = file.read_bytes()
+    places = (8, 40, 200, len(whole) // 2, len(whole) - 5, len(whole) - 1)
+    flipped = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in places]
+    for damaged in (b"", whole[:100], whole[:-1], whole[:-4], whole + b"\0", bytes(len(whole)), *flipped):
+        file.write_bytes(damaged)
+        assert np.array_equal(open_street_views(city, keep=tmp_path).grid(place, heading), drawn)
+        assert file.read_bytes() == whole
+    file.rename(file.with_name(file.name.replace("-40-", "-41-")))  # another view's file
+    turned = open_street_views(city).grid(place, 41)
+    assert np.array_equal(open_street_views(city, keep=tmp_path).grid(place, 41), turned)
+    assert not np.array_equal(turned, drawn)
     other = open_street_views(city, "paris", keep=tmp_path).grid(place, heading)
     assert not np.array_equal(other, drawn) and len(list(tmp_path.iterdir())) == 2
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")], "no half-written file is left"
+
+
+def test_many_may_keep_the_same_view_at_once(tmp_path):
+    picture = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+
+    def keep(k):
+        if k % 5 == 0:
+            (tmp_path / "view.npy").write_bytes(b"half a picture")
+        return _kept(tmp_path / "view.npy", lambda: picture)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(np.array_equal(picture, kept) for kept in pool.map(keep, range(200)))
+    assert [path.name for path in tmp_path.iterdir()] == ["view.npy"]

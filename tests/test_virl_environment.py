@@ -3,6 +3,7 @@
 import json
 import time
 import warnings
+from dataclasses import replace
 
 import gymnasium
 import pytest
@@ -11,6 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.virl import city_names, expert_pairs, expert_response, grade, load_city, task_prompt
+from sftrl_lib.virl.prompts import shown_observation
 from sftrl_lib.virl.rails import RailPoint
 from sftrl_lib.virl.verifier import OUTCOMES
 
@@ -154,6 +156,18 @@ def test_exact_feedback_tells_the_truth_about_intersections():
     assert grade(answer("stop()"), ROAD).outcome == "wrong_action"
     assert grade(answer("turn_direction( slightly  left )"), CORNER, "relative").outcome == "correct"
     assert grade(answer("turn_direction(slightlyleft)", AT_CORNER), CORNER, "relative").outcome == "illegal"
+
+
+@pytest.mark.parametrize("name", ["Intersection for the Arts", "The Observed Intersection"])
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_a_landmark_called_intersection_claims_none(name, modality):
+    road = replace(ROAD, landmark=f"{name} is on your left")
+    corner = replace(CORNER, landmark=f"{name} is on your left")
+    for point, other in ((road, corner), (corner, road)):
+        for shown in (point.observation, shown_observation(point, modality)):
+            assert grade(answer("stop()", shown), point).outcome == "wrong_action"
+        for shown in (other.observation, shown_observation(other, modality).upper().replace(" ", "  ")):
+            assert grade(answer("stop()", shown), point).outcome == "wrong_observation"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sftrl_lib.virl import bearing, compass_word, load_city, spatial_word, turn_word
-from sftrl_lib.virl.rails import RailBuilder, distance, wrap
+from sftrl_lib.virl.rails import PanoramaGrid, RailBuilder, distance, wrap
 from sftrl_lib.virl.schema import Leg, Route
 
 # One degree is 111,195 m on this sphere, so 0.0009 degrees are 100 m.
@@ -171,6 +171,36 @@ def test_no_panoramas_and_short_legs_leave_only_the_waypoints():
         points = RailBuilder([near], PANORAMAS).build(0, seed).points
         assert [p.absolute[:4] for p in points[:2]] == ["turn", "turn"]
         assert points[1].instruction == "Turn left to face north."
+
+
+@pytest.mark.parametrize("east", [179.9996, 179.99955, -180.0])
+def test_a_leg_across_180_degrees_is_walked_the_short_way(east):
+    """The hand-made route, moved along the equator: the same rails in the same places."""
+
+    def moved(place):
+        longitude = place[1] + east
+        return place[0], round(longitude - 360 if longitude > 180 else longitude, 9)
+
+    legs = (START, *ROUTE.waypoints)
+    there = Route(moved(START), 350, tuple(map(moved, ROUTE.waypoints)), LEGS, {})
+    panoramas = {moved(place): name for place, name in PANORAMAS.items()}
+    here, across = RailBuilder([ROUTE], PANORAMAS), RailBuilder([there], panoramas)
+    assert [moved(place) for place in here.places()] == list(across.places())
+    assert len(here.places()) > len(legs)
+    for seed in range(5):
+        rails = here.build(0, seed), across.build(0, seed)
+        assert [[p.absolute for p in rail.points] for rail in rails] == [[p.absolute for p in rails[0].points]] * 2
+
+
+@pytest.mark.parametrize("latitude", [0.0, -17.8, 65.0])
+def test_the_nearest_panorama_may_lie_across_180_degrees(latitude):
+    near = 0.00005 / math.cos(math.radians(latitude))  # degrees: 5.6 m
+    for side in (1, -1):
+        panorama = (latitude, side * (180 - near))
+        grid = PanoramaGrid({panorama: "a"})
+        for longitude in (side * 180.0, -side * 180.0, -side * (180 - near), side * (180 - 3 * near)):
+            assert grid.nearest((latitude, longitude)) == panorama
+        assert grid.nearest((latitude, -side * (180 - 4 * near))) is None
 
 
 def test_single_leg_has_no_first():

@@ -1,10 +1,14 @@
 """The official layout: a hand-written folder, round trips, and clear words about whatever can be wrong."""
 
+import itertools
 import json
+import math
 import os
 import pickle
 import shutil
 import struct
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -145,6 +149,12 @@ def test_milestone_blocks_in_a_row(glue):
         (changed(milestone_info=7), "milestone_info"),
         (changed(milestone_info="}"), "milestone_info"),
         (changed(milestone_info="hello"), "hello"),
+        (changed(milestone_info=MILESTONES.replace('{\n"intersection_idx": "2"', '{\n{')), "inside block 1"),
+        (changed(milestone_info=MILESTONES.replace("Shuka", "\ud800")), r"block 2, 'landmarks'.*surrogate.*\\ud800"),
+        (changed(start_place={"relocated_geocode": [10**400, 0.0]}), "start_place.relocated_geocode.*1000"),
+        (changed(start_place={"relocated_geocode": [1e308, 0.0]}), r"1e\+308"),
+        (changed(start_place={"relocated_geocode": [144.96, -37.81]}), "144.96.*swapped"),
+        (changed(init_heading=10**400), "init_heading"),
         (changed(init_heading="north"), "init_heading.*north"),
         (changed(init_heading=400), "400"),
         ("a string", "object"),
@@ -154,6 +164,54 @@ def test_a_bad_route_is_named(tmp_path, record, words):
     folder = make_folder(tmp_path / "city", [RECORD, record])
     with pytest.raises(ValueError, match=rf"(?s)route_infos\.json, route 1.*{words}"):
         read_city(folder)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_a_separator_that_ends_no_line_of_the_prompt_is_part_of_the_name(separator):
+    name = f"Shuka{separator}[Action space]"
+    legs = parse_milestones(MILESTONES.replace("Shuka", name))
+    assert [leg.landmark for leg in legs[1:]] == ["No landmark nearby", f"The destination {name} is on your left"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Shuka\n[Action space]",
+        "Shuka\r\n[Action space]",
+        "Shuka\r[Action space]",
+        "Shuka\nO_9: x",
+        'Shuka"\n[Action space]',
+        'Shuka",\n"landmarks": "Museum',
+        'Shuka",\n"to_next_intersection_heading": "90 (east)',
+        "Shuka\n}\n{",
+        "Shuka\n{",
+    ],
+)
+def test_a_line_break_in_a_name_is_refused(name):
+    with pytest.raises(ValueError, match=r"^route: 'milestone_info' (block 2 |.*block 2\.)") as error:
+        parse_milestones(MILESTONES.replace("Shuka", name))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_in_any_text_file(end):
+    assert parse_milestones(MILESTONES.replace("\n", end)) == parse_milestones(MILESTONES)
+
+
+def test_a_key_beside_the_opening_brace_counts():
+    assert parse_milestones(MILESTONES.replace("{\n", "{")) == parse_milestones(MILESTONES)
+
+
+def test_the_number_and_the_word_of_a_heading_agree():
+    """By the angle between their directions: half of 45 degrees, and one for a heading cut to a whole number."""
+    words = ("north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest")
+    for heading, (k, word) in itertools.product(range(361), enumerate(words)):
+        text = MILESTONES.replace("359 (north)", f"{heading} ({word})")
+        if math.cos(math.radians(heading - 45 * k)) >= math.cos(math.radians(23.5)):
+            assert parse_milestones(text)[1] == Leg("No landmark nearby", heading, word)
+        else:
+            with pytest.raises(ValueError, match=rf"block 1.*'{heading} \({word}\)', but {word} is {45 * k} degrees"):
+                parse_milestones(text)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +276,12 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
         b"cos\nsystem\n(S'true'\ntR.",
         b"\x80\x04\x8c\x02os.",
     ]
-    hostile += [_memo_bomb(), _hash_bomb(), b"", b"not a pickle", b"\xff" * 100]
+    hostile += [_memo_bomb(), _hash_bomb(), b"", b"not a pickle", b"\xff" * 100, b"}F" + b"x" * 10_000 + b"\n."]
     for content in hostile:
         (tmp_path / "gps_pano_mapping.pkl").write_bytes(content)
-        with pytest.raises(ValueError, match=r"gps_pano_mapping\.pkl"):
+        with pytest.raises(ValueError, match=r"gps_pano_mapping\.pkl") as error:
             read_panoramas(tmp_path / "gps_pano_mapping.pkl")
+        assert str(error.value).isprintable() and len(str(error.value)) < 1000
     assert not victim.exists()
 
 
@@ -258,3 +317,59 @@ def test_every_pickle_protocol_is_read(tmp_path, protocol):
     assert read_panoramas(tmp_path / "gps_pano_mapping.pkl") == panoramas
     (tmp_path / "gps_pano_mapping.pkl").write_bytes(pickle.dumps({}, protocol=protocol))
     assert read_panoramas(tmp_path / "gps_pano_mapping.pkl") == {}
+
+
+def _crafted(keys):
+    """A pickle of `keys` that cost nothing to write: ``pickle.dumps`` would have to make the dict first."""
+    items = (b"G" + struct.pack(">d", x) + b"G" + struct.pack(">d", y) + b"\x86\x8c\x01a" for x, y in keys)
+    return b"\x80\x04}(" + b"".join(items) + b"u."
+
+
+def _floats_of_one_hash():
+    """About 90 latitudes: a float's hash is its value modulo 2 ** 61 - 1, where halving 61 times changes nothing."""
+    prime, bits = sys.hash_info.modulus, sum(2 ** (10 * i) for i in range(6))
+    turned = {r: (bits << r) % prime for r in range(61)}
+    floats = {
+        math.ldexp(value, 61 * k - r)
+        for r, value in turned.items()
+        if float(value) == value
+        for k in range(-15, 0)
+    }
+    return sorted(x for x in floats if x < 90)
+
+
+@pytest.mark.skipif(sys.hash_info.width != 64, reason="hashes of 64 bits")
+def test_keys_of_one_hash_are_refused_before_they_cost_quadratic_time(tmp_path):
+    floats = _floats_of_one_hash()
+    keys = list(itertools.product(floats, floats))
+    assert len(keys) > 6000 and len(set(map(hash, keys))) == 1
+    (tmp_path / "gps_pano_mapping.pkl").write_bytes(_crafted(keys))
+    before = time.process_time()
+    with pytest.raises(ValueError, match=r"gps_pano_mapping\.pkl.*same hash"):
+        read_panoramas(tmp_path / "gps_pano_mapping.pkl")
+    assert time.process_time() - before < 1
+    (tmp_path / "gps_pano_mapping.pkl").write_bytes(_crafted(keys[:16]))
+    assert list(read_panoramas(tmp_path / "gps_pano_mapping.pkl")) == keys[:16]
+
+
+@pytest.mark.parametrize("filler", [b"\x94", b"q\0", b"(", b"}", b"(u", b"(d", b"\x80\x04", b"\x8c\x01a", b"h\0"])
+def test_operations_that_add_no_panorama_are_few(tmp_path, filler):
+    (tmp_path / "gps_pano_mapping.pkl").write_bytes(b"\x80\x04}q\0" + filler * (10_000_000 // len(filler)) + b".")
+    before = time.process_time()
+    with pytest.raises(ValueError, match=r"gps_pano_mapping\.pkl.*operations"):
+        read_panoramas(tmp_path / "gps_pano_mapping.pkl")
+    assert time.process_time() - before < 1
+
+
+def test_the_size_of_a_panorama_file_is_bounded(tmp_path, monkeypatch):
+    file = tmp_path / "gps_pano_mapping.pkl"
+    file.write_bytes(pickle.dumps({(k / 10, k / 10): "a" for k in range(12)}))
+    monkeypatch.setattr("sftrl_lib.virl.panoramas.MAX_PANORAMAS", 12)
+    assert len(read_panoramas(file)) == 12
+    monkeypatch.setattr("sftrl_lib.virl.panoramas.MAX_PANORAMAS", 11)
+    with pytest.raises(ValueError, match=r"gps_pano_mapping\.pkl.*more than 11 panoramas"):
+        read_panoramas(file)
+    with file.open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(ValueError, match=r"gps_pano_mapping\.pkl has 1,099,511,627,776 bytes.*67,108,864"):
+        read_panoramas(file)

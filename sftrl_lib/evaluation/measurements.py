@@ -1,11 +1,13 @@
 """From trained runs to rows of the tidy table: what is tested, how often, and where it is kept.
 
 A run's rows go to ``build/<profile>/tests/<run>/metrics.csv`` after every checkpoint, so an interrupted evaluation
-resumes where it stopped. `merge` puts all of them together.
+resumes where it stopped. `merge` puts all of them together. ``written.json`` beside it tells a table that is whole from
+one that a power cut or a full disk has cut, which at a line's end looks like a shorter table.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,8 +19,8 @@ import pandas as pd
 
 from .. import paths, tables
 from ..experiments import SENSITIVITY, setting_text
-from ..files import write_atomically
-from ..fingerprint import Identity, claim
+from ..files import reason, write_atomically
+from ..fingerprint import MADE_WITH, Identity, claim, made_with
 from ..methods import METHODS
 from ..models.policy import Policy, load_policy
 from ..models.rollout import Episode
@@ -28,6 +30,7 @@ from ..task import Metrics
 from ..training.snapshots import Snapshot, snapshots_of
 from .episodes import play, transcript, within
 
+WRITTEN = "written.json"  # beside a run's part of the tables: file -> digests of the contents that it may have
 KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4, "visual_ood": 4}  # of the ends of branches
 
 
@@ -58,10 +61,10 @@ def cell_of(run: Run) -> Cell:
 
 
 class Part:
-    """One run's part of the tables, written after every addition."""
+    """One run's part of the tables, written after every addition. Raises TableError if what is there is damaged."""
 
     def __init__(self, folder: Path, identity: Identity) -> None:
-        claim(folder, identity)
+        check_part(claim(folder, identity))
         self.path = folder / "metrics.csv"
         self.transcripts = folder / "transcripts.jsonl"
         self.frame = tables.read(self.path) if self.path.exists() else pd.DataFrame(columns=list(tables.COLUMNS))
@@ -70,14 +73,44 @@ class Part:
         return len(tables.select(self.frame, **cell.key(snapshot, split))) > 0
 
     def add(self, rows: list[dict[str, Any]], records: Sequence[dict[str, Any]] = ()) -> None:
-        if records:
-            known = self.transcripts.read_text() if self.transcripts.exists() else ""
-            lines = [json.dumps(record, ensure_ascii=False, sort_keys=True) for record in records]
-            fresh = [line for line in lines if line not in known]
-            write_atomically(self.transcripts, known + "".join(line + "\n" for line in fresh))
+        begun = self.path.exists() and self.transcripts.exists()
+        known = self.transcripts.read_bytes() if begun else b""
+        lines = [tables.transcript_line(record) for record in records]
+        transcripts = known + b"".join(line for line in lines if line not in known)
         fresh_rows = pd.DataFrame(rows, columns=list(tables.COLUMNS))
         self.frame = pd.concat([self.frame, fresh_rows], ignore_index=True) if len(self.frame) else fresh_rows
-        tables.write(self.frame, self.path)
+        contents = {self.path: tables.as_csv(self.frame, str(self.path)), self.transcripts: transcripts}
+        # What is there and what is about to be: a kill between any two of the files leaves each of them known.
+        accepted = {path.name: [_digest(path), hashlib.sha256(data).hexdigest()] for path, data in contents.items()}
+        write_atomically(self.path.with_name(WRITTEN), json.dumps(accepted, indent=1) + "\n")
+        for path in (self.transcripts, self.path):  # the rows last, which say that it is done
+            if contents[path]:
+                write_atomically(path, contents[path])
+
+
+def check_part(folder: Path) -> None:
+    """Raises TableError if a table in ``tests/<run>`` is not as it was written; the message says what to do.
+
+    Without rows there is nothing to check, for they are made anew; nor what is older than ``written.json``.
+    """
+    cure = f"remove {folder}, and the same command repeats the test"
+    if (folder / MADE_WITH).exists() and made_with(folder) is None:
+        raise tables.TableError(f"{folder / MADE_WITH} is damaged, which says what the test belongs to; {cure}.")
+    record = folder / WRITTEN
+    if not record.exists() or not (folder / "metrics.csv").exists():
+        return
+    try:
+        accepted = {name: list(digests) for name, digests in json.loads(record.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise tables.TableError(f"{record} is damaged ({reason(error)}); {cure}.") from error
+    for name, digests in accepted.items():
+        if _digest(folder / name) not in digests:
+            raise tables.TableError(f"{folder / name} is not as it was written, but cut short or changed; {cure}.")
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content; a missing file is an empty one."""
+    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
 
 
 def evaluate(run: Run) -> pd.DataFrame:
@@ -180,8 +213,10 @@ def merge(profile: Profile, seeds: Sequence[int] = ()) -> pd.DataFrame:
     """Join what the tests of a profile's runs wrote into ``results/<profile>/metrics.csv`` and ``transcripts.jsonl``.
 
     A main run that is also one setting of another experiment is not trained twice: its rows are copied there.
-    `seeds` keeps only those, all if empty. Raises TableError if there is no part or two parts disagree.
+    `seeds` keeps only those, all if empty. Raises TableError if there is no part, one is damaged or two disagree.
     """
+    for folder in sorted(paths.build(profile.name).glob("tests/*/")):
+        check_part(folder)
     parts = sorted(paths.build(profile.name).glob("tests/*/metrics.csv"))
     if not parts:
         raise tables.TableError(f"No run of profile {profile.name!r} has been tested yet.")

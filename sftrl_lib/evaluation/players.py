@@ -29,7 +29,7 @@ def answer(policy: Policy, seen: Seen, temperature: float = 1.0, max_new_tokens:
         sampling["suppress_tokens"] = [policy.image_token]  # as in `Policy.logits`
     output = policy.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens,
-        pad_token_id=policy.tokenizer.pad_token_id, **picture, **sampling,
+        eos_token_id=policy.end_token, pad_token_id=policy.tokenizer.pad_token_id, **picture, **sampling,
     )  # fmt: skip
     return policy.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
 

@@ -5,11 +5,15 @@ A figure is a function of the tables, the transcripts and their pictures, and re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 
 from .. import doctor, paths, tables
+from ..files import reason
 from . import ablations, bars, curves, examples, failures, maps, mechanism, tuning, visual
 from .style import Drawing, NothingToDraw, Tables, save_figure
 
@@ -66,14 +70,35 @@ def draw_all(profile: str) -> list[str]:
     Prints which figures were skipped and why.
     """
     written = []
-    with ProcessPoolExecutor(doctor.cores()) as pool:
-        for name, reason in pool.map(_draw_if_possible, FIGURES, repeat(read(profile))):
-            if reason:
-                print(f"skipped  {name}: {reason}")
-            else:
-                print(f"written  figures/{profile}/{name}.{{png,pdf,json}}")
-                written.append(name)
+    for name, lack in _drawn(read(profile)):
+        if lack:
+            print(f"skipped  {name}: {lack}")
+        else:
+            print(f"written  figures/{profile}/{name}.{{png,pdf,json}}")
+            written.append(name)
     return written
+
+
+def _drawn(data: Tables) -> Iterator[tuple[str, str | None]]:
+    """What `_draw_if_possible` says of each figure; on one core without the shared memory that several need."""
+    try:
+        pool = ProcessPoolExecutor(doctor.cores(), initializer=_end_with_parent)
+    except (OSError, ImportError, NotImplementedError) as error:
+        print(f"The figures are drawn one after another, for want of shared memory ({reason(error)}).")
+        yield from map(_draw_if_possible, FIGURES, repeat(data))
+        return
+    with pool:
+        yield from pool.map(_draw_if_possible, FIGURES, repeat(data))
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed: it would wait for work forever."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _draw_if_possible(number: int | str, data: Tables) -> tuple[str, str | None]:

@@ -118,12 +118,20 @@ class _Ground:
     """Converts latitudes and longitudes to metres east and north of the middle of a route."""
 
     def __init__(self, path: list) -> None:
-        points = np.asarray(path, float)
+        self._start = float(path[0][1])
+        points = self._continued(path)
         self._middle = (points.min(axis=0) + points.max(axis=0)) / 2
         self._scale = np.array([METRES_PER_DEGREE * math.cos(math.radians(self._middle[0])), METRES_PER_DEGREE])
 
     def metres(self, geocodes: object) -> np.ndarray:
-        return (np.asarray(geocodes, float).reshape(-1, 2) - self._middle)[:, ::-1] * self._scale
+        return (self._continued(geocodes) - self._middle)[:, ::-1] * self._scale
+
+    def _continued(self, geocodes: object) -> np.ndarray:
+        """(points, 2): longitudes beyond 180 degrees go on from the route's start, not around the globe."""
+        points = np.array(geocodes, float).reshape(-1, 2)
+        east = points[:, 1] - self._start
+        points[:, 1] -= np.where(np.abs(east) > 180, np.copysign(360.0, east), 0.0)
+        return points
 
 
 def _draw_map(axes: Axes, episode: dict, scene: dict, steps: list[Step]) -> None:

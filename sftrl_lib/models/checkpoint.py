@@ -1,17 +1,20 @@
 """Atomic training checkpoints without pickle: tensors in safetensors, everything else in JSON.
 
 A checkpoint is a folder that appears under its name only when it is complete, so a run that is killed at any moment
-leaves either the previous checkpoint or the next one.
+leaves either the previous checkpoint or the next one. What is not finite is neither saved nor loaded.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ..files import fresh_folder, reason, replace_folder
@@ -21,6 +24,39 @@ State = dict[str, torch.nn.Module | torch.optim.Optimizer]
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+@torch.no_grad()
+def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The name of the first tensor with NaN or an infinite value; None if all values are finite."""
+    for name, tensor in tensors:
+        # The extremes are infinite or NaN if any value is, and take a quarter of the time of looking at each value.
+        if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+            return name
+    return None
+
+
+def damaged_file(folder: Path) -> tuple[Path, Exception] | None:
+    """The first file of a model or checkpoint that is not what its name says, and why; None if all are sound.
+
+    Weights are checked by their header and length, what torch has saved by its checksums.
+    """
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.suffix == ".json":
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if path.name.endswith("config.json") and not isinstance(content, dict):
+                    raise TypeError("it is not a JSON object")
+            elif path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):
+                    pass
+            elif path.suffix in (".pt", ".pth"):
+                with ZipFile(path) as archive:
+                    if broken := archive.testzip():
+                        raise BadZipFile(f"{broken} is broken")
+        except (OSError, ValueError, TypeError, RecursionError, SafetensorError, BadZipFile) as error:
+            return path, error
+    return None
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict]]:
@@ -40,17 +76,28 @@ def _fixed(module: torch.nn.Module) -> set[str]:
 
 
 def save_state(folder: Path, state: State, progress: dict[str, Any], config: dict[str, Any]) -> None:
-    """Write modules, optimisers, `progress` and the `config` they belong to; replaces what was there."""
-    fresh = fresh_folder(folder)
+    """Write modules, optimisers, `progress` and the `config` they belong to; replaces what was there.
+
+    Raises FloatingPointError for NaN or infinite values; what was there stays.
+    """
+    contents: dict[str, dict[str, torch.Tensor]] = {}
     meta = {"progress": progress, "config": config, "groups": {}}
     for name, part in state.items():
         if isinstance(part, torch.optim.Optimizer):
-            tensors, meta["groups"][name] = _flatten(part)
+            contents[name], meta["groups"][name] = _flatten(part)
         else:
             whole = part.state_dict()
-            tensors = {key: whole[key].contiguous().clone() for key in sorted(whole.keys() - _fixed(part))}
-        save_file(tensors, fresh / f"{name}.safetensors")
-    (fresh / "progress.json").write_text(json.dumps(meta))
+            contents[name] = {key: whole[key] for key in sorted(whole.keys() - _fixed(part))}
+        if bad := not_finite(contents[name].items()):
+            raise FloatingPointError(
+                f"{bad!r} of the {name} holds values that are not finite, so {folder} is not written;"
+                " lower the learning rate."
+            )
+    fresh = fresh_folder(folder)
+    for name, tensors in contents.items():
+        whole = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}  # tied weights share memory
+        save_file(whole, fresh / f"{name}.safetensors")
+    (fresh / "progress.json").write_text(json.dumps(meta), encoding="utf-8")
     replace_folder(fresh, folder)
 
 
@@ -65,11 +112,13 @@ def load_state(folder: Path, state: State, config: dict[str, Any]) -> dict[str, 
             return None
         os.replace(old, folder)
     try:
-        meta = json.loads((folder / "progress.json").read_text())
+        meta = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         if meta["config"] != json.loads(json.dumps(config)):
             raise CheckpointError(f"{folder} was made with another configuration; remove it or choose another folder.")
         for name, part in state.items():
             tensors = load_file(folder / f"{name}.safetensors")
+            if bad := not_finite(tensors.items()):
+                raise ValueError(f"{name}.safetensors: {bad!r} holds values that are not finite")
             if isinstance(part, torch.optim.Optimizer):
                 entries: dict[int, dict[str, torch.Tensor]] = {}
                 for key, value in tensors.items():

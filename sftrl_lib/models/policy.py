@@ -11,7 +11,6 @@ is not supported.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,12 +21,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -36,11 +33,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from ..configs import LoRAConfig
 from ..files import reason
-from ..messages import Message, message_text, parts_message
-from ..paths import shipped
+from .chat_template import ChatTemplate, Messages, check_template
 from .checkpoint import CheckpointError
+from .sources import base_model, cannot_load, check_finite, check_model, check_tensors, model_folder, pick_device
 
-Messages = list[Message]
 Picture = dict[str, torch.Tensor]  # model inputs besides the ids, e.g. {"pixel_values": (1, 3, height, width)}
 
 _MASKED = -1e9  # logit of a token that is never sampled; finite, because -inf * 0 in the entropy would be NaN
@@ -120,6 +116,7 @@ class Policy:
 
     @property
     def end_token(self) -> int:
+        """Id of the token that ends an answer: the tokenizer's eos, which `load_policy` has seen the template write."""
         return self.tokenizer.eos_token_id
 
     @cached_property
@@ -145,58 +142,25 @@ class Policy:
             name = type(self.model).__name__
             raise ValueError(f"{name} is a text model; the image tasks need a vision-language model.")
         picture = Image.fromarray(observation["image"])
-        text = self._rendered(messages)
+        text = self._chat.render(messages)
         read = self.processor(text=text, images=[picture], add_special_tokens=False, return_tensors="pt")
         ids, _ = read.pop("input_ids")[0].tolist(), read.pop("attention_mask")
         return Prompt(ids, dict(read))
 
     def prompt_ids(self, messages: Messages) -> list[int]:
         """Token ids of a conversation without a picture, up to where the model should answer."""
-        return self.tokenizer(self._rendered(messages), add_special_tokens=False).input_ids
+        return self.tokenizer(self._chat.render(messages), add_special_tokens=False).input_ids
 
     def continuation_ids(self, user_message: str) -> list[int]:
         """Token ids from the end token of an answer to the next one, for a `user_message` without a picture.
 
         The history keeps the sampled ids: text is never decoded and encoded again.
         """
-        before, after = self._around_user_message
-        text = before + self._escaped(user_message) + after
-        return self.tokenizer(text, add_special_tokens=False).input_ids
-
-    def _rendered(self, messages: Messages) -> str:
-        """A conversation as the chat template renders it, up to where the model should answer."""
-        messages = [self._escaped_message(message) for message in messages]
-        owner = self.processor or self.tokenizer
-        return owner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-    def _escaped_message(self, message: Message) -> Message:
-        """`message` with its text escaped; as a list of parts if there is a processor, whose template needs it."""
-        role, content = message["role"], message["content"]
-        if self.processor is None:
-            return {"role": role, "content": self._escaped(message_text(message))}
-        if isinstance(content, str):
-            return parts_message(role, self._escaped(content))
-        safe = ({**part, "text": self._escaped(part["text"])} if part["type"] == "text" else part for part in content)
-        return {"role": role, "content": list(safe)}
-
-    def _escaped(self, text: str) -> str:
-        """`text` with every special token broken up, so that message text cannot inject turns or images."""
-        for token in self._special_tokens:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return self.tokenizer(self._chat.reply(user_message), add_special_tokens=False).input_ids
 
     @cached_property
-    def _special_tokens(self) -> list[str]:
-        return [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-
-    @cached_property
-    def _around_user_message(self) -> tuple[str, str]:
-        exchange = [{"role": "user", "content": "@"}, {"role": "assistant", "content": "@"}]
-        more = [*exchange, {"role": "user", "content": "%%%"}]
-        text = self._rendered(more)
-        end = self.tokenizer.eos_token
-        before, after = text.rsplit("%%%", 1)
-        return before[before.rindex(end) + len(end) :], after
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer, self.processor)
 
     def save(self, folder: Path) -> None:
         """Write the model, the tokenizer (or processor) and the critic; all but the last load with the Auto classes."""
@@ -209,89 +173,84 @@ class Policy:
             save_file(self.value_head.state_dict(), Path(folder) / "value_head.safetensors")
 
 
-def model_folder(name: str) -> str:
-    """The shipped model of that name if there is one, else `name` itself (a path or a hub name)."""
-    return str(shipped(name) or name)
-
-
-def base_model(source: str) -> str:
-    """The base model of the adapters in a folder; `source` itself if it has none. Raises CheckpointError."""
-    adapters = Path(source) / "adapter_config.json"
-    if not adapters.is_file():
-        return source
-    try:
-        return model_folder(json.loads(adapters.read_text())["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{adapters} does not name its base model ({reason(error)}).") from error
-
-
-def check_model(name: str | Path) -> PreTrainedConfig:
-    """The configuration of a model, without its weights. Raises CheckpointError if it is missing or not supported."""
-    source = base_model(model_folder(str(name)))
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except Exception as error:  # transformers raises half a dozen kinds here
-        raise CheckpointError(f"There is no model in {source!r} ({reason(error)}).") from error
-    if config.model_type == "mllama":
-        raise CheckpointError(
-            f"{source!r} is an Mllama model, which takes pictures by cross attention, not as tokens of the sequence; "
-            "choose a vision-language model such as LLaVA."
-        )
-    return config
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU if there is one. Raises ValueError if it is not available."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={name!r} is not available here ({reason(error)}); use 'cpu' or 'auto'.") from error
-
-
 def load_policy(
     name: str | Path, dtype: str = "float32", device: str = "cpu", lora: LoRAConfig | None = None
 ) -> Policy:
     """Load a causal language model, or a vision-language model with its processor, by shipped name, folder or hub name.
 
-    A folder of adapters is loaded with its base model; `lora` adds new adapters to a model that has none. Raises
-    CheckpointError if the folder is missing or damaged, or the architecture is not supported.
+    A folder of adapters is loaded with its base model; `lora` adds new adapters to a model that has none. Code that
+    comes with a model is never run. Raises CheckpointError if the model is missing, damaged or incomplete, if its
+    architecture is not supported, or if its chat template is not fit to train with (see `chat_template`).
     """
     source = model_folder(str(name))
     base, device = base_model(source), pick_device(device)
-    head = Path(source) / "value_head.safetensors"
     pictures = check_model(source).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     try:
-        architecture = AutoModelForImageTextToText if pictures else AutoModelForCausalLM
-        model = architecture.from_pretrained(base, dtype=getattr(torch, dtype))
+        # Pillow's image processors: the default needs torchvision and resizes a little differently.
+        options = {"backend": "pil", "trust_remote_code": False}
+        processor = AutoProcessor.from_pretrained(source, **options) if pictures else None
+        tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        check_template(ChatTemplate(tokenizer, processor), source)
+        model = _load_model(base, pictures, dtype)
         if base != source or lora:
             model = _with_adapters(model, source if base != source else None, lora, str(name))
         model = model.to(device)
-        # Pillow's image processors: the default needs torchvision and resizes a little differently.
-        processor = AutoProcessor.from_pretrained(source, backend="pil") if pictures else None
-        tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(source)
-        critic = ValueHead(model.config.get_text_config().hidden_size).to(device) if head.is_file() else None
-        if critic is not None:
-            critic.load_state_dict(load_file(head))
-    except Exception as error:  # transformers raises half a dozen kinds here
-        raise CheckpointError(f"Cannot load a model from {source!r} ({reason(error)}).") from error
-    if not (processor or tokenizer).chat_template:
-        raise CheckpointError(f"The tokenizer of {source!r} has no chat template; choose an instruction-tuned model.")
+        critic = _load_critic(model, Path(source) / "value_head.safetensors")
+        check_finite(model.named_parameters(), source)
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers, peft and safetensors raise half a dozen kinds here
+        raise cannot_load(source, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Policy(model.eval(), tokenizer, critic, processor)
 
 
+def _load_model(source: str, pictures: bool, dtype: str) -> PreTrainedModel:
+    """The model itself, complete."""
+    architecture = AutoModelForImageTextToText if pictures else AutoModelForCausalLM
+    try:
+        model, report = architecture.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_tensors` refuses them, by name
+        )
+    except Exception as error:
+        raise cannot_load(source, error) from error
+    check_tensors(report, source)
+    return model
+
+
+def _load_critic(model: PreTrainedModel, file: Path) -> ValueHead | None:
+    """The critic saved beside a model; None if there is none."""
+    if not file.is_file():
+        return None
+    critic = ValueHead(model.config.get_text_config().hidden_size)
+    critic.load_state_dict(load_file(file))
+    check_finite(critic.named_parameters(), str(file.parent))
+    return critic.to(model.device)
+
+
 def _with_adapters(model: PreTrainedModel, saved: str | None, lora: LoRAConfig | None, name: str) -> PreTrainedModel:
     """`model` with the adapters saved in a folder, or with new ones."""
-    from peft import LoraConfig, PeftModel, get_peft_model  # takes two seconds, rarely needed
+    from peft import LoraConfig, PeftConfig, get_peft_model  # takes two seconds, rarely needed
 
     if saved:
-        return PeftModel.from_pretrained(model, saved, is_trainable=True)
-    model.name_or_path = name  # saved with the adapters, instead of a local path
+        config = PeftConfig.from_pretrained(saved)
+        config.inference_mode = False
+        model.name_or_path = config.base_model_name_or_path  # saved with the adapters, instead of a local path
+        adapted = get_peft_model(model, config)
+        report = adapted.load_adapter(saved, adapted.active_adapter, is_trainable=True)
+        check_tensors(report._asdict(), saved)
+        return adapted
+    model.name_or_path = name
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise CheckpointError(f"Cannot add adapters to {name!r} ({reason(error)}); change {lora}.") from error

@@ -12,17 +12,19 @@ How they differ:
   or used twice is wrong_numbers, as in the official code; a division by zero is a wrong value; a unary minus
   is illegal.
 
-Answers are untrusted: nothing is evaluated as code, and grading takes time linear in a bounded length.
+Strict JSON and the official template (single quotes, trailing comma) are read alike, see `answers.py`. Answers are
+untrusted: nothing is evaluated as code, and grading takes time linear in a bounded length.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from ..attempts import MAX_TEXT, MODALITIES, VERIFIERS, Grade, check_choice
+from ..answers import read_fields
+from ..attempts import MODALITIES, VERIFIERS, Grade, check_choice
 from . import official
 from .formula import evaluate, parse_formula
 from .prompts import FEEDBACK
@@ -31,11 +33,8 @@ from .rules import Rule, card_numbers
 OUTCOMES = ("correct", "wrong_value", "wrong_numbers", "illegal", "misread")
 REWARDS = {"correct": 5.0, "wrong_value": -1.0, "wrong_numbers": -2.0, "illegal": -3.0, "misread": -1.5}
 
-# The official template (single quotes, trailing comma) is not JSON, so each field is searched for separately.
-_FORMULA = re.compile(r'"formula"\s*:\s*"([^"]*)"')
-_LISTS = {key: re.compile(rf'"{key}"\s*:\s*\[([^\[\]]{{0,400}})\]') for key in ("cards", "number")}
+FIELDS = {"cards": list, "number": list, "formula": str}
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,6}")
-
 
 _GRADES = {outcome: Grade(REWARDS[outcome], outcome, FEEDBACK[outcome]) for outcome in OUTCOMES}
 
@@ -63,13 +62,12 @@ def grade(
 
 
 def _outcome(text: str, cards: Sequence[str], numbers: Sequence[int], target: int, modality: str) -> str:
-    document = _document(text)
+    answer = read_fields(text, FIELDS)
     if modality == "image":
-        seen = _cards(text, document)
+        seen = _cards(answer)
         if seen is None or sorted(seen) != sorted(cards):
             return "misread"
-    formula = _formula(text, document)
-    tokens = None if formula is None else parse_formula(formula)
+    tokens = parse_formula(answer.get("formula", ""))
     if tokens is None:
         return "illegal"
     if sorted(token for token in tokens if isinstance(token, int)) != sorted(numbers):
@@ -79,7 +77,7 @@ def _outcome(text: str, cards: Sequence[str], numbers: Sequence[int], target: in
 
 def read_cards(text: str) -> list[str] | None:
     """The ranks in the answer's "cards" field; None if it has no such list."""
-    return _cards(text, _document(text))
+    return _cards(read_fields(text, FIELDS))
 
 
 def recognition(text: str, cards: Sequence[str]) -> float:
@@ -94,51 +92,24 @@ def recognition(text: str, cards: Sequence[str]) -> float:
 
 def read_numbers(text: str) -> list[int] | None:
     """The values in the answer's "number" field; None if it has no such list."""
-    return _numbers(text, _document(text))
+    return _numbers(read_fields(text, FIELDS))
 
 
 def read_formula(text: str) -> str | None:
-    """The answer's "formula" field, verbatim; None if it has no such string."""
-    return _formula(text, _document(text))
+    """The answer's "formula" field, its escapes decoded; None if it has no such string."""
+    return read_fields(text, FIELDS).get("formula")
 
 
 def has_format(text: str) -> bool:
-    """Whether all three fields of the answer format ("cards", "number", "formula") can be read."""
-    document = _document(text)
-    fields = _cards(text, document), _numbers(text, document), _formula(text, document)
-    return all(field is not None for field in fields)
+    """Whether all three fields of the answer format (`FIELDS`) can be read."""
+    answer = read_fields(text, FIELDS)
+    return None not in (_cards(answer), _numbers(answer), answer.get("formula"))
 
 
-def _document(text: str) -> dict | None:
-    """The answer as a JSON object; None if it is not one (its fields are then searched for in the text)."""
-    if len(text) > MAX_TEXT:
-        return None
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _formula(text: str, document: dict | None) -> str | None:
-    if document is not None and "formula" in document:
-        formula = document["formula"]
-        return formula if isinstance(formula, str) else None
-    found = _FORMULA.search(text) if len(text) <= MAX_TEXT else None
-    return found[1] if found else None
-
-
-def _list(text: str, document: dict | None, key: str) -> list | None:
-    if document is not None and key in document:
-        return document[key] if isinstance(document[key], list) else None
-    found = _LISTS[key].search(text) if len(text) <= MAX_TEXT else None
-    return [item.strip(" \t\r\n'\"") for item in found[1].split(",")] if found else None
-
-
-def _cards(text: str, document: dict | None) -> list[str] | None:
-    """Accepts ranks as JSON strings, JSON integers or bare words."""
+def _cards(answer: dict[str, Any]) -> list[str] | None:
+    """Accepts ranks as strings, JSON integers or bare words."""
     cards = []
-    for item in _list(text, document, "cards") or ():
+    for item in answer.get("cards", ()):
         if type(item) is int and 0 <= item <= 99:
             item = str(item)
         if type(item) is not str or not item:
@@ -147,10 +118,10 @@ def _cards(text: str, document: dict | None) -> list[str] | None:
     return cards or None
 
 
-def _numbers(text: str, document: dict | None) -> list[int] | None:
+def _numbers(answer: dict[str, Any]) -> list[int] | None:
     """Accepts values as JSON integers or digits, quoted or not; not booleans or fractions."""
     numbers = []
-    for item in _list(text, document, "number") or ():
+    for item in answer.get("number", ()):
         if type(item) is str and _WHOLE_NUMBER.fullmatch(item):
             item = int(item)
         if type(item) is not int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..answers import find_key
 from ..models.policy import Picture, Policy, stack_pictures
 from ..models.rollout import Attempt, Conversation, shared_prefix
 
@@ -98,8 +99,8 @@ def row_length(row: Row) -> int:
 def make_batch(rows: Sequence[Row], policy: Policy, answer_key: str = "") -> Batch:
     """Stack rows, with their attempts' advantages and returns.
 
-    With `answer_key`, tokens before its last occurrence in an answer weigh one half, as in the official code; unlike
-    there the key is found in the text, so any tokenizer works.
+    With `answer_key`, tokens before it in an answer weigh one half, as in the official code; unlike there the key is
+    found in the text, so any tokenizer works, by the rule of the verifiers (`answers.py`).
     """
     laid_out = [lay_out(row) for row in rows]
     length = max(len(ids) for ids, _ in laid_out)
@@ -161,8 +162,8 @@ def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
 
 
 def key_weights(ids: list[int], policy: Policy, answer_key: str) -> torch.Tensor:
-    """(tokens,): one half before the token in which the last ``"answer_key"`` starts, one from there on."""
+    """(tokens,): one half before the token in which the ``"answer_key"`` that counts starts, one from there on."""
     pieces = [policy.tokenizer.decode([i]) for i in ids]
-    start = "".join(pieces).rfind(f'"{answer_key}"')
+    start = find_key("".join(pieces), answer_key)
     ends = np.cumsum([len(piece) for piece in pieces])
     return torch.tensor([KEY_WEIGHT if end <= start else 1.0 for end in ends])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from ..files import disk_errors
 from ..fingerprint import claim
 from ..methods import INIT
 from ..models.policy import Policy, check_model, load_policy
@@ -24,29 +25,34 @@ from .snapshots import Snapshot, snapshots, snapshots_of, write_snapshot
 FINISHED = "finished"  # name of the file that marks a finished run
 
 
-def demonstrations(profile: Profile, study: Study, kind: str = "expert") -> Dataset:
-    """The SFT data of a study, generated on first use. Raises ValueError for a kind that its task does not have."""
+def demonstrations(profile: Profile, study: Study, kind: str = "expert", examples: int | None = None) -> Dataset:
+    """The SFT data of a study, or another number of `examples`, generated on first use.
+
+    Raises ValueError for a kind that its task does not have.
+    """
     study.task.check_kind(kind)
-    folder = claim(data_folder(profile, study, kind), data_identity(study, kind))
-    return make_dataset(folder / "dataset", study.task, kind, study.sft.examples, DATA_SEED)
+    folder = claim(data_folder(profile, study, kind, examples), data_identity(study, kind, examples))
+    return make_dataset(folder / "dataset", study.task, kind, examples or study.sft.examples, DATA_SEED)
 
 
 def train(run: Run) -> list[Snapshot]:
     """Train a run and return its snapshots by step. The run it starts from is trained first if necessary.
 
     Raises CheckpointError if there is no such foundation model, ValueError for demonstrations that the task does not
-    have; nothing is written then.
+    have; nothing is written then. Raises FloatingPointError where training breaks down, OSError where the disk takes no
+    more: what was saved until then stays, and training goes on from it.
     """
     check_model(run.study.foundation)
     if run.method.data:
         run.task.check_kind(run.method.data)
     folder = claim(run.folder, run.identity)
     if not (folder / FINISHED).exists():
-        branch = _start(run)
-        if run.method is INIT:
-            _make_init(run, branch)
-        else:
-            run.method.load_trainer()(branch)
+        with disk_errors(folder):
+            branch = _start(run)
+            if run.method is INIT:
+                _make_init(run, branch)
+            else:
+                run.method.load_trainer()(branch)
         (folder / FINISHED).touch()
     return snapshots(folder)
 
@@ -70,7 +76,7 @@ def _start(run: Run) -> Branch:
         budget=run.study.fork_flops,
         checkpoints=run.checkpoints,
         seed=run.seed,
-        data=demonstrations(run.profile, run.study, run.method.data) if run.method.data else None,
+        data=demonstrations(run.profile, run.study, run.method.data, run.examples) if run.method.data else None,
         reference=reference,
         rollout_batch=run.profile.rollout_batch,
     )

@@ -18,6 +18,7 @@ from ..files import write_atomically
 from ..models.checkpoint import State, load_state, save_state
 from .branch import Branch
 from .compute import Compute
+from .finite import check_number, check_weights
 from .snapshots import write_snapshot
 
 
@@ -46,7 +47,8 @@ def train_by_updates(
     """Call `update` until the branch's budget is spent; returns the log, one entry per update.
 
     Saves the policy, its critic, the optimizer and the log every `save_every` updates and at the end, and
-    resumes from what was saved: an interrupted run gives the same result.
+    resumes from what was saved: an interrupted run gives the same result. Raises FloatingPointError if what an update
+    returns, or a weight after it, is not finite; `name` is the method's, for messages.
     """
     policy = branch.policy
     state: State = {"model": policy.model, "optimizer": optimizer}
@@ -58,7 +60,11 @@ def train_by_updates(
     history = saved["history"]
     bar = tqdm(total=100, desc=f"{name} seed {branch.seed}", unit="%", mininterval=10, leave=False)
     while compute.fork_flops < branch.budget:
-        entry = update(Progress(saved["update"], compute.fork_flops / branch.budget))
+        try:
+            entry = update(Progress(saved["update"], compute.fork_flops / branch.budget))
+            _check_finite(branch, entry, name)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"Update {saved['update'] + 1}: {error}") from None
         saved["update"] += 1
         history.append({"update": saved["update"], "flops": compute.flops, **entry})
         saved["compute"] = compute.to_dict()
@@ -74,3 +80,11 @@ def train_by_updates(
     bar.close()
     write_atomically(branch.folder / "log.json", json.dumps(history))
     return history
+
+
+def _check_finite(branch: Branch, entry: dict[str, float], name: str) -> None:
+    for what, number in entry.items():
+        check_number(number, f"{name}'s {what}", branch.config)
+    check_weights(branch.policy.model.named_parameters(), name, branch.config)
+    if branch.policy.value_head is not None:
+        check_weights(branch.policy.value_head.named_parameters(), f"{name}'s critic", branch.config, "value_lr")

@@ -32,6 +32,7 @@ from ..models.policy import Policy, ValueHead
 from ..models.rollout import Episode, rollout
 from .batch import Batch, Conversations, Row, Step, hidden_states, make_batch, pack, row_length
 from .branch import Branch
+from .finite import check_number
 from .loop import Progress, train_by_updates
 
 Logs = dict[str, float]
@@ -91,9 +92,12 @@ def learn(
 ) -> tuple[Logs, int]:
     """Several epochs of minibatch steps on one batch of episodes; mean logs and the tokens trained on.
 
-    `optimizer` has two parameter groups, the policy's and the critic's. Raises FloatingPointError if the policy's
-    gradient is not finite.
+    `optimizer` has two parameter groups, the policy's and the critic's. Raises FloatingPointError if a log-probability,
+    value, loss or gradient is not finite.
     """
+    for attempt in (attempt for episode in episodes for attempt in episode.attempts):
+        check_number(sum(attempt.logprobs), "PPO's log-probability of an answer", config)
+        check_number(attempt.value, "PPO's estimate of a value", config, "value_lr")
     rows = [row for conversations in with_advantages(episodes, config) for row in pack(conversations)]
     rng = np.random.default_rng(seed)
     logs: list[Logs] = []
@@ -104,16 +108,18 @@ def learn(
         for indices in np.array_split(shuffled, min(config.minibatches, len(rows))):
             minibatch = [rows[i] for i in indices]
             log = accumulate_gradient(policy, minibatch, config, reference, answer_key)
+            for name, number in log.items():
+                check_number(number, f"PPO's {name}", config, "value_lr" if name == "value_loss" else "lr")
             # Clip policy and critic separately: the critic's first errors would drown the policy's gradient.
-            grad_norm, _ = (clip_grad_norm_(group["params"], config.max_grad_norm) for group in optimizer.param_groups)
-            if not torch.isfinite(grad_norm):
-                raise FloatingPointError(
-                    f"PPO's gradient is {grad_norm.item()}; lower lr ({config.lr}) or max_grad_norm."
-                )
+            grad_norm, critic_norm = (
+                clip_grad_norm_(group["params"], config.max_grad_norm).item() for group in optimizer.param_groups
+            )
+            check_number(grad_norm, "PPO's gradient", config)
+            check_number(critic_norm, "the gradient of PPO's critic", config, "value_lr")
             optimizer.step()
             optimizer.zero_grad()
             tokens += sum(len(conversation.ids) for row in minibatch for conversation, _ in row)
-            logs.append({**log, "grad_norm": grad_norm.item()})
+            logs.append({**log, "grad_norm": grad_norm})
     return {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}, tokens
 
 

@@ -26,10 +26,12 @@ from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
 from ..configs import SFTConfig
-from ..files import write_atomically
+from ..files import flush, reason, write_atomically
+from ..models.checkpoint import damaged_file
 from ..models.policy import Policy
 from .branch import Branch
 from .compute import Compute
+from .finite import check_number, check_weights
 from .snapshots import write_snapshot
 
 PARTS = {  # `SFTConfig.frozen` -> the frozen parts of the model, by their names in LLaVA (paper Fig. 16)
@@ -37,11 +39,12 @@ PARTS = {  # `SFTConfig.frozen` -> the frozen parts of the model, by their names
     "vision": ("vision_tower",),
     "vision+adapter": ("vision_tower", "multi_modal_projector"),
 }
+_WRITTEN = {"trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"}  # in each checkpoint of TRL's
 LENGTH = "length"  # column: tokens of an example with a picture, for batches of similar length
 
 
 class _Snapshots(TrainerCallback):
-    """Writes the snapshots of a branch while TRL trains it."""
+    """Writes the snapshots of a branch while TRL trains it, and sees that TRL's own checkpoints get to the disk."""
 
     def __init__(self, policy: Policy, folder: Path, compute: Compute, steps: set[int]) -> None:
         self.policy, self.folder, self.compute, self.steps = policy, folder, compute, steps
@@ -50,6 +53,19 @@ class _Snapshots(TrainerCallback):
         if state.global_step in self.steps:
             self.compute.trained_tokens = int(state.num_input_tokens_seen)
             write_snapshot(self.policy, self.folder, state.global_step, self.compute)
+
+    def on_save(self, args, state, control, **kwargs):
+        flush(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class _FiniteWeights(TrainerCallback):
+    """Stops at a weight that is not finite, before it gets into a snapshot or a checkpoint."""
+
+    def __init__(self, config: SFTConfig) -> None:
+        self.config = config
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        check_weights(model.named_parameters(), "SFT", self.config)
 
 
 class _EpochLengths(LengthGroupedSampler):
@@ -73,7 +89,24 @@ class _EpochLengths(LengthGroupedSampler):
 
 
 class _Trainer(SFTTrainer):
-    """TRL's trainer, but an interrupted run gives the same result (`tests/test_interrupted_training.py`)."""
+    """TRL's trainer, but an interrupted run gives the same result (`tests/test_interrupted_training.py`).
+
+    And it stops at a loss or gradient that is not finite, where transformers logs a loss of 0 and trains on.
+    """
+
+    def __init__(self, *args, config: SFTConfig, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.config = config
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        check_number(loss.item(), "SFT's loss", self.config)
+        return loss
+
+    def _get_grad_norm(self, *args, **kwargs):
+        norm = super()._get_grad_norm(*args, **kwargs)
+        check_number(float(norm), "SFT's gradient", self.config)
+        return norm
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """Load the weights as they are loaded everywhere else.
@@ -90,7 +123,10 @@ class _Trainer(SFTTrainer):
         """Train to `steps`, from a checkpoint if there is one; one at the last step is only loaded."""
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
         if state.global_step < steps:
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            try:
+                self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"Step {self.state.global_step + 1}: {error}") from None
         else:  # transformers would train one more step
             self._load_from_checkpoint(str(checkpoint))
             self.state = state
@@ -103,17 +139,45 @@ class _Trainer(SFTTrainer):
 
 
 def last_complete(training: Path) -> Path | None:
-    """The newest of the trainer's own checkpoints that was written to its end, if there is one; others are removed.
+    """The newest of the trainer's own checkpoints that is whole, if there is one.
 
-    ``trainer_state.json`` is written last: where it is missing or half written, so may be the rest.
+    Newer ones, which a kill or a power cut has left in pieces, are removed with a message.
     """
-    for folder in training.glob("checkpoint-*"):
-        try:
-            TrainerState.load_from_json(str(folder / "trainer_state.json"))
-        except (OSError, ValueError, TypeError):
-            shutil.rmtree(folder)
-    complete = training.glob("checkpoint-*")
-    return max(complete, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+    steps = (path.name.removeprefix("checkpoint-") for path in training.glob("checkpoint-*/"))
+    torn, whole = {}, None
+    for step in sorted(map(int, filter(str.isdecimal, steps)), reverse=True):
+        checkpoint = training / f"checkpoint-{step}"
+        problem = _problem(checkpoint)
+        if problem is None:
+            whole = checkpoint
+            break
+        torn[checkpoint] = problem
+    then = f"goes on from {whole.name}" if whole else "starts over"
+    for checkpoint, problem in torn.items():
+        print(f"{checkpoint} was not written to its end ({problem}); SFT {then}.")
+        shutil.rmtree(checkpoint)
+    return whole
+
+
+def _problem(checkpoint: Path) -> str | None:
+    """Why one of the trainer's checkpoints cannot be gone on from; transformers would leave out what is missing."""
+    if damaged := damaged_file(checkpoint):
+        path, why = damaged
+        return f"{path.name}: {reason(why)}"
+    names, needed = {path.name for path in checkpoint.iterdir()}, set(_WRITTEN)
+    for index in checkpoint.glob("*.safetensors.index.json"):  # of weights in several files
+        needed |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if missing := sorted(needed - names):
+        return f"no {missing[0]}"
+    if not names & {"config.json", "adapter_config.json"}:
+        return "no config.json"
+    if not any(name.endswith(".safetensors") for name in names):
+        return "no weights"
+    try:
+        TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    except TypeError as error:
+        return f"trainer_state.json: {reason(error)}"
+    return None
 
 
 @contextmanager
@@ -174,7 +238,8 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
     """SFT for `steps` steps, with a schedule of transformers'.
 
     Writes ``step-NNNNN`` at `branch.checkpoints` equal shares of the steps (none if that is 0), ``log.json`` at the
-    end, and resumes from the trainer's own checkpoints in ``training``, one every `save_every` steps.
+    end, and resumes from the trainer's own checkpoints in ``training``, one every `save_every` steps. Raises
+    FloatingPointError at the first loss, gradient or weight that is not finite; the last checkpoint stays.
     """
     policy, config, compute = branch.policy, branch.config, branch.compute
     snapshots_at = {math.ceil(steps * (i + 1) / branch.checkpoints) for i in range(branch.checkpoints)}
@@ -205,6 +270,7 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
         save_steps=save_every,
         save_total_limit=2,
         logging_steps=max(1, steps // 50),
+        logging_nan_inf_filter=False,  # which would log 0 in place of NaN
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
@@ -218,7 +284,8 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
             args=arguments,
             train_dataset=dataset,
             processing_class=policy.processor if pictured else policy.tokenizer,
-            callbacks=[_Snapshots(policy, branch.folder, compute, snapshots_at)],
+            callbacks=[_FiniteWeights(config), _Snapshots(policy, branch.folder, compute, snapshots_at)],
+            config=config,
         )
         trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in place of the bar
         trainer.train_to(steps, last_complete(training))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import fresh_folder, reason, replace_folder
-from ..fingerprint import difference, made_with, plain
-from ..models.checkpoint import CheckpointError
+from ..fingerprint import MADE_WITH, difference, made_with, plain
+from ..models.checkpoint import CheckpointError, not_finite
 from ..models.policy import Policy
 from ..runs import Run
 from .compute import Compute
@@ -24,11 +24,20 @@ class Snapshot:
 
 
 def write_snapshot(policy: Policy, run: Path, step: int, compute: Compute) -> Path:
-    """Write ``run/step-NNNNN``, which loads with the Auto classes; it appears only when it is complete."""
+    """Write ``run/step-NNNNN``, which loads with the Auto classes; it appears only when it is complete.
+
+    Raises FloatingPointError if a weight is not finite.
+    """
     folder = run / f"step-{step:05d}"
+    for module in filter(None, (policy.model, policy.value_head)):
+        if bad := not_finite(module.state_dict().items()):
+            raise FloatingPointError(
+                f"{bad!r} holds values that are not finite after step {step}, so {folder} is not written;"
+                " lower the learning rate."
+            )
     fresh = fresh_folder(folder)
     policy.save(fresh)
-    (fresh / "compute.json").write_text(json.dumps({"step": step, **compute.to_dict()}))
+    (fresh / "compute.json").write_text(json.dumps({"step": step, **compute.to_dict()}), encoding="utf-8")
     replace_folder(fresh, folder)
     return folder
 
@@ -36,7 +45,7 @@ def write_snapshot(policy: Policy, run: Path, step: int, compute: Compute) -> Pa
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot in `folder`. Raises CheckpointError if it is missing or damaged."""
     try:
-        saved = json.loads((folder / "compute.json").read_text())
+        saved = json.loads((folder / "compute.json").read_text(encoding="utf-8"))
         return Snapshot(folder, saved.pop("step"), Compute(**saved))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -46,11 +55,10 @@ def read_snapshot(folder: Path) -> Snapshot:
 
 def snapshots_of(run: Run) -> list[Snapshot]:
     """The snapshots of a run. Raises CheckpointError if there is none, or if other settings made what is there."""
-    before = made_with(run.folder)
-    if before is not None and before != plain(run.identity):
-        raise CheckpointError(
-            f"{run.name} was made with other settings ({difference(before, plain(run.identity))}); train it first."
-        )
+    before, now = made_with(run.folder), plain(run.identity)
+    if before != now and (run.folder / MADE_WITH).exists():
+        what = f"other settings ({difference(before, now)})" if before else "settings unknown"
+        raise CheckpointError(f"{run.name} was made with {what}; train it first.")
     return snapshots(run.folder)
 
 

@@ -21,19 +21,10 @@ from typing import Any
 
 from ..attempts import check_choice
 from .cities import CITIES, MINI, MINI_CITIES, CitySpec, city_names
+from .folders import PANORAMAS_FILE, ROUTES_FILE, find_routes, read_city
 from .landmarks import address, landmark_names
 from .rails import bearing, compass_word, distance, spatial_word, wrap
-from .schema import (
-    NO_LANDMARK,
-    PANORAMAS_FILE,
-    ROUTES_FILE,
-    City,
-    Geocode,
-    Route,
-    StreetMap,
-    find_routes,
-    read_city,
-)
+from .schema import NO_LANDMARK, City, Geocode, Route, StreetMap
 from .streets import METRES_PER_DEGREE, lay_out
 
 PANORAMA_EVERY = 10.0  # metres along a street

@@ -9,7 +9,7 @@ How they differ:
 * ours: ``verifier="exact"`` wraps the difference to (-180, 180] degrees and never repeats a panorama,
   ``"official"`` keeps the released words and repeats. A rail is a function of the seed and the route.
   Distances are great-circle (the official code: geodesic; they differ by less than 0.5 %). A point without a
-  panorama within 20 m is dropped.
+  panorama within 20 m is dropped. A leg may cross 180 degrees of longitude.
 """
 
 from __future__ import annotations
@@ -210,11 +210,17 @@ class RailBuilder:
         if distance(start, end) <= MIN_LEG:
             return
         for i in range(1, STRAIGHT_LINE_LENGTH + 1):
-            share = i / STRAIGHT_LINE_LENGTH
-            point = (start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1]))
-            snapped = self._grid.nearest(point)
+            snapped = self._grid.nearest(_between(start, end, i / STRAIGHT_LINE_LENGTH))
             clear = snapped and min(distance(snapped, start), distance(snapped, end)) > WAYPOINT_CLEARANCE
             yield snapped if clear else None
+
+
+def _between(start: Geocode, end: Geocode, share: float) -> Geocode:
+    """The point at `share` of the way, linear in degrees, and across 180 degrees where that is the short way."""
+    east = end[1] - start[1]
+    longitude = start[1] + share * (east if abs(east) <= 180 else wrap(east))
+    # Wrapped only where needed, because it rounds.
+    return start[0] + share * (end[0] - start[0]), longitude if abs(longitude) <= 180 else wrap(longitude)
 
 
 @lru_cache(maxsize=32)
@@ -224,7 +230,10 @@ def rail_builder(city: City, verifier: str = "exact") -> RailBuilder:
 
 
 class PanoramaGrid:
-    """Finds the nearest panorama within `MAPPING_RADIUS` by searching nine cells instead of all panoramas."""
+    """Finds the nearest panorama within `MAPPING_RADIUS` by searching nine cells instead of all panoramas.
+
+    Latitudes and longitudes are in degrees; a panorama just across 180 degrees is also found.
+    """
 
     def __init__(self, panoramas: Mapping[Geocode, str]) -> None:
         self._step = math.degrees(
@@ -234,6 +243,10 @@ class PanoramaGrid:
         self._cells: dict[tuple[int, int], list[Geocode]] = {}
         for geocode in panoramas:
             self._cells.setdefault(self._cell(geocode), []).append(geocode)
+            latitude, longitude = geocode
+            if (180 - abs(longitude)) * self._scale < 2 * self._step:
+                beyond = latitude, longitude - math.copysign(360, longitude)  # the same place, seen from across
+                self._cells.setdefault(self._cell(beyond), []).append(geocode)
 
     def _cell(self, geocode: Geocode) -> tuple[int, int]:
         return math.floor(geocode[0] / self._step), math.floor(geocode[1] * self._scale / self._step)

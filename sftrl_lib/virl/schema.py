@@ -1,21 +1,15 @@
-"""Read, write and validate routes in the layout of the released data.
-
-A folder of routes holds ``route_infos.json`` (``[[route, ...], cursor]``), ``gps_pano_mapping.pkl`` (a dict
-of (latitude, longitude) to panorama id) and ``street_views/`` (used by the image modality only).
+"""What a set of routes consists of, and the validation of one route of the released data.
 
 How they differ:
-* paper: 1,000 routes in New York for training, 18 routes in nine cities ("VLN mini") for the visual-OOD test.
-* official code: unpickles any file, queries Google for addresses, fails with an IndexError on short files.
-* ours: the same files; the pickle may only hold a dict of float pairs to strings; no network; a bad file raises
-  ValueError naming the file, the route and the key.
+* official code: IndexError or KeyError on a short record; skips the lines of ``milestone_info`` that it cannot read, so
+  that a landmark with a line break loses all after it; never compares a heading's number with its word.
+* ours: a bad record raises ValueError naming the file, the route and the key. A landmark is shown as written, U+2028,
+  U+0085 and form feeds included. One with a line feed, a carriage return or a lone surrogate is refused: it would write
+  lines of its own into the prompt, such as "[Action space]", or could not be written at all.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import pickle
-import pickletools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,14 +18,12 @@ from typing import Any
 
 Geocode = tuple[float, float]  # latitude, longitude in degrees
 
-ROUTES_FILE = "route_infos.json"
-PANORAMAS_FILE = "gps_pano_mapping.pkl"
-STREET_VIEWS = "street_views"
-EXTRA_PARENT = "VIRL_routes"  # some copies of the released data have this folder in between
 COMPASS = ("north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest")
 NO_LANDMARK = "No landmark nearby"
 
 _HEADING = re.compile(r"(\d{1,3})\s*\((\w+)\)")
+# Half of the 45 degrees between two words, and one for a heading that was cut to a whole number after it was named.
+_OFF = 22.5 + 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ class Route:
         _get(record, "dest_place", where, dict)
         heading = record.get("init_heading") or 0
         if isinstance(heading, bool) or not isinstance(heading, int | float) or not 0 <= heading <= 360:
-            raise ValueError(f"{where}: 'init_heading' must be a number from 0 to 360, got {heading!r}.")
+            raise ValueError(f"{where}: 'init_heading' must be a number from 0 to 360, got {repr(heading)[:60]}.")
         return cls(start, int(heading), waypoints, legs, record)
 
     @property
@@ -113,64 +105,15 @@ class City:
         return hash((self.name, len(self.routes), len(self.panoramas)))
 
 
-def read_city(folder: str | Path) -> City:
-    """The routes and panoramas of a folder in the official layout.
-
-    `folder` holds ``route_infos.json``, or is a parent of the one folder that does; ``VIRL_routes/`` may come
-    in between. Raises ValueError naming the file, the route and the key of whatever is missing or malformed.
-    """
-    folder = find_routes(Path(folder))
-    routes_file = folder / ROUTES_FILE
-    content = _read_json(routes_file)
-    if not isinstance(content, list) or len(content) != 2 or not isinstance(content[0], list):
-        raise ValueError(f"{routes_file} must be a list [[route, ...], number].")
-    records, cursor = content
-    if not records:
-        raise ValueError(f"{routes_file} holds no routes.")
-    if isinstance(cursor, bool) or not isinstance(cursor, int):
-        raise ValueError(f"{routes_file}: its second element must be a whole number, got {cursor!r}.")
-    routes = tuple(Route.from_record(record, f"{routes_file}, route {i}") for i, record in enumerate(records))
-    return City(folder.name, routes, read_panoramas(folder / PANORAMAS_FILE), cursor, folder / STREET_VIEWS)
-
-
-def write_city(city: City, folder: str | Path) -> Path:
-    """Write `city` in the official layout and return the folder; ``read_city`` gives the same city back.
-
-    The city's name is the folder's name. ``street_views/`` is made but stays empty, because text needs no pictures;
-    `sftrl_lib.virl.street_views.write_street_views` fills it.
-    """
-    folder = Path(folder)
-    (folder / STREET_VIEWS).mkdir(parents=True, exist_ok=True)
-    content = [[route.record for route in city.routes], city.cursor]
-    (folder / ROUTES_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    (folder / PANORAMAS_FILE).write_bytes(pickle.dumps(dict(city.panoramas), protocol=4))
-    return folder
-
-
-def find_routes(folder: Path) -> Path:
-    """The folder at, below or (through ``VIRL_routes/``) beside `folder` that holds ``route_infos.json``."""
-    if (folder / ROUTES_FILE).is_file():
-        return folder
-    moved = folder.parent / EXTRA_PARENT / folder.name
-    if not folder.exists() and (moved / ROUTES_FILE).is_file():
-        return moved
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}; give the one that holds {ROUTES_FILE}.")
-    found = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{ROUTES_FILE}"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(
-            f"{folder} holds several sets of routes; choose one of {', '.join(map(str, found))}."
-        )
-    raise ValueError(f"{folder} holds no {ROUTES_FILE}.")
-
-
 def parse_milestones(text: str, where: str = "route") -> tuple[Leg, ...]:
-    """The legs in a ``milestone_info`` string: brace blocks, one key per line, not quite JSON."""
+    """The legs in a ``milestone_info`` string: brace blocks, one key per line, not quite JSON.
+
+    Only line feeds and carriage returns end a line; U+2028, U+0085 and other separators are part of a landmark's name.
+    Raises ValueError, which begins with `where` and names the block, for anything else than such blocks.
+    """
     legs: list[Leg] = []
     block: dict[str, str] | None = None
-    for line in map(str.strip, text.splitlines()):
+    for line in map(str.strip, re.split(r"\r\n?|\n", text)):
         if line.startswith("}"):
             if block is None:
                 raise ValueError(f"{where}: 'milestone_info' closes a block that was never opened.")
@@ -178,12 +121,14 @@ def parse_milestones(text: str, where: str = "route") -> tuple[Leg, ...]:
             block = None
             line = line.lstrip("} ,")
         if line.startswith("{"):
+            if block is not None:
+                raise ValueError(f"{where}: 'milestone_info' opens a block inside block {len(legs)}.")
             block = {}
-        elif line and block is not None:
-            key, _, value = line.removesuffix(",").partition(":")
-            block[key.strip().strip('"')] = value.strip().removeprefix('"').removesuffix('"')
-        elif line:
+            line = line.removeprefix("{").strip()
+        if line and block is None:
             raise ValueError(f"{where}: 'milestone_info' has text outside its blocks: {line[:60]!r}.")
+        if line:
+            _add_line(block, line, f"{where}: 'milestone_info' block {len(legs)}")
     if block is not None:
         raise ValueError(
             f"{where}: 'milestone_info' ends inside block {len(legs)}; the file may be truncated."
@@ -191,106 +136,33 @@ def parse_milestones(text: str, where: str = "route") -> tuple[Leg, ...]:
     return tuple(legs)
 
 
+def _add_line(block: dict[str, str], line: str, where: str) -> None:
+    """Put one ``"key": "value",`` into `block`."""
+    key, colon, value = line.removesuffix(",").partition(":")
+    key, value = key.strip().strip('"'), value.strip()
+    if not colon or value.startswith('"') and not (len(value) > 1 and value.endswith('"')):
+        raise ValueError(f"{where} has a line without a key and a value (or a value with a line break): {line[:60]!r}.")
+    if key in block:
+        raise ValueError(f"{where} has {key[:60]!r} twice; the second is {value[:60]!r}.")
+    block[key] = value.removeprefix('"').removesuffix('"')
+
+
 def _leg(block: Mapping[str, str], index: int, where: str) -> Leg:
-    key = f"'milestone_info' block {index}, 'to_next_intersection_heading'"
+    where = f"{where}: 'milestone_info' block {index},"
+    landmark = block.get("landmarks", NO_LANDMARK)
+    if any("\ud800" <= character <= "\udfff" for character in landmark):
+        raise ValueError(f"{where} 'landmarks' has a lone surrogate, which no text can hold: {landmark[:60]!r}.")
+    where += " 'to_next_intersection_heading'"
     text = block.get("to_next_intersection_heading")
     if text is None:
-        raise ValueError(f"{where}: {key} is missing.")
+        raise ValueError(f"{where} is missing.")
     match = _HEADING.fullmatch(text.strip())
     if not match or int(match[1]) > 360 or match[2] not in COMPASS:
-        raise ValueError(f"{where}: {key} must look like '177 (south)', got {text[:60]!r}.")
-    return Leg(block.get("landmarks", NO_LANDMARK), int(match[1]), match[2])
-
-
-def read_panoramas(file: Path) -> dict[Geocode, str]:
-    """``{(latitude, longitude): panorama id}`` from a pickle that holds exactly that.
-
-    Raises ValueError for a missing or broken file and for any other content, which is never executed.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file} is missing.")
-    try:
-        return _replay_pickle(file.read_bytes())
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(
-            f"{file} is not a pickled dict of (latitude, longitude) to panorama id: {error}."
-        ) from error
-
-
-_MARK = object()
-_FLOATS = {"BINFLOAT", "FLOAT"}
-_STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
-_IGNORED = {"PROTO", "FRAME"}
-
-
-def _replay_pickle(data: bytes) -> dict[Geocode, str]:
-    """Interpret the few pickle opcodes that such a dict needs, and refuse all others.
-
-    `pickle.Unpickler` with a closed `find_class` would not execute code either, but a file of some hundred bytes
-    can still make it hash for hours or exhaust the memory.
-    """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-
-    def pop_to_mark() -> list[Any]:
-        items = []
-        while (item := stack.pop()) is not _MARK:
-            items.append(item)
-        return items[::-1]
-
-    def store(items: list[Any]) -> None:
-        mapping = stack[-1]
-        if type(mapping) is not dict:
-            raise ValueError("it puts items into something that is not a dict")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) is not tuple or type(value) is not str:
-                raise ValueError(f"it maps a {type(key).__name__} to a {type(value).__name__}")
-            mapping[key] = value
-
-    def pair(items: list[Any]) -> Geocode:
-        if len(items) != 2 or not all(type(x) is float and math.isfinite(x) for x in items):
-            raise ValueError("it holds a tuple that is not a pair of finite floats")
-        return items[0], items[1]
-
-    for operation, argument, _ in pickletools.genops(data):
-        name = operation.name
-        if name in _FLOATS or name in _STRINGS:
-            stack.append(argument)
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in ("TUPLE2", "TUPLE"):
-            items = pop_to_mark() if name == "TUPLE" else [stack.pop(-2), stack.pop()]
-            stack.append(pair(items))
-        elif name == "EMPTY_DICT" or name == "DICT":
-            items = pop_to_mark() if name == "DICT" else []
-            stack.append({})
-            store(items)
-        elif name == "SETITEM":
-            store([stack.pop(-2), stack.pop()])
-        elif name == "SETITEMS":
-            store(pop_to_mark())
-        elif name == "STOP":
-            break
-        elif name not in _IGNORED:
-            raise ValueError(f"it uses the pickle opcode {name}")
-    if len(stack) != 1 or type(stack[0]) is not dict:
-        raise ValueError("it holds something else")
-    return stack[0]
-
-
-def _read_json(file: Path) -> Any:
-    if not file.is_file():
-        raise ValueError(f"{file} is missing.")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON; it may be truncated: {error}.") from error
+        raise ValueError(f"{where} must look like '177 (south)', got {text[:60]!r}.")
+    heading = int(match[1])
+    if abs((heading - 45 * COMPASS.index(match[2]) + 180) % 360 - 180) > _OFF:
+        raise ValueError(f"{where} is {text[:60]!r}, but {match[2]} is {45 * COMPASS.index(match[2])} degrees.")
+    return Leg(landmark, heading, match[2])
 
 
 def _get(record: Mapping[str, Any], path: str, where: str, kind: type | None = None) -> Any:
@@ -306,13 +178,19 @@ def _get(record: Mapping[str, Any], path: str, where: str, kind: type | None = N
 
 
 def _geocode(value: Any, path: str, where: str) -> Geocode:
-    if (
-        not isinstance(value, list)
-        or len(value) != 2
-        or not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value)
-        or not (-90 <= value[0] <= 90 and -180 <= value[1] <= 180)
-    ):
-        raise ValueError(
-            f"{where}: '{path}' must be [latitude, longitude] in degrees, got {str(value)[:60]}."
-        )
+    numbers = isinstance(value, list) and len(value) == 2
+    if not numbers or not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
+        raise ValueError(f"{where}: '{path}' must be [latitude, longitude] in degrees, got {repr(value)[:60]}.")
+    check_range(tuple(value), f"{where}: '{path}'")
     return float(value[0]), float(value[1])
+
+
+def check_range(place: tuple[float, float], where: str) -> None:
+    """Raise ValueError, which begins with `where`, unless `place` is a latitude and a longitude in degrees."""
+    if not _on_earth(*place):
+        swapped = "; the two look swapped" if _on_earth(*place[::-1]) else ""
+        raise ValueError(f"{where} must be [latitude, longitude] in degrees, got {str(list(place))[:60]}{swapped}.")
+
+
+def _on_earth(latitude: float, longitude: float) -> bool:
+    return -90 <= latitude <= 90 and -180 <= longitude <= 180

@@ -6,10 +6,12 @@ How they differ:
   claim of an intersection disagrees with the *landmark text*, which does not contain that word even at a real
   intersection; the feedback there is "you are not at any intersection". Only exact strings match.
 * ours (``verifier="exact"``): the same rewards, but the claim is compared with whether there is an intersection.
-  Both strict JSON and the official template are accepted, and spaces inside an action are ignored. An action
-  outside the stated action space (unless the claim is wrong too), or no readable action, is "illegal" (-1).
+  Only the task's own sentence claims one, not a landmark whose name has the word. Spaces inside an action are
+  ignored. An action outside the stated action space (unless the claim is wrong too), or no readable action, is
+  "illegal" (-1).
 
-Answers are untrusted: nothing is evaluated as code, and grading takes time linear in a bounded length.
+Strict JSON and the official template (trailing comma) are read alike, see `answers.py`. Answers are untrusted: nothing
+is evaluated as code, and grading takes time linear in a bounded length.
 """
 
 from __future__ import annotations
@@ -18,16 +20,15 @@ import json
 import re
 from typing import Any
 
-from ..attempts import MAX_TEXT, VERIFIERS, Grade, check_choice
+from ..answers import read_fields
+from ..attempts import VERIFIERS, Grade, check_choice
 from .prompts import ACTION_SPACES, FEEDBACK, OFFICIAL_FEEDBACK
-from .rails import RailPoint
+from .rails import AT_INTERSECTION, RailPoint
 
 OUTCOMES = ("correct", "wrong_action", "wrong_observation", "illegal")
 REWARDS = {"correct": 1.0, "wrong_action": -1.0, "wrong_observation": -1.5, "illegal": -1.0}
 
-# The official template (trailing comma) is not JSON, so each field is searched for separately.
-FIELDS = ("current observation", "current instruction", "action")
-_LENIENT = {key: re.compile(rf'"{key}"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL) for key in FIELDS}
+FIELDS = dict.fromkeys(("current observation", "current instruction", "action"), str)
 _OFFICIAL = {key: re.compile(rf'"{key}": "(.*?)"') for key in ("current observation", "action")}
 TURNING = {actions: {f"turn_direction({word})" for word in words} for actions, words in ACTION_SPACES.items()}
 LEGAL = {actions: {"forward()", "stop()", *turns} for actions, turns in TURNING.items()}  # per action space
@@ -65,7 +66,7 @@ def _verdict(text: str, point: RailPoint, actions: str) -> str:
         return "correct"
     observation = answer.get("current observation")
     if observation is not None:
-        claims = "intersection" in observation.lower()
+        claims = AT_INTERSECTION.lower() in " ".join(observation.lower().split())
         if claims != point.at_intersection:
             return "no_intersection" if claims else "intersection"
     return "wrong_action" if action in LEGAL[actions] else "illegal"
@@ -89,36 +90,20 @@ def _released_verdict(text: str, point: RailPoint, actions: str) -> str:
 
 
 def read_answer(text: str) -> dict[str, str]:
-    """Those of `FIELDS` that are strings: from strict JSON, or else from quoted strings anywhere in the text.
+    """Those of `FIELDS` that are strings in the answer, found as `answers.py` says.
 
     Spaces inside the action are normalised. Any text is accepted; one longer than `MAX_TEXT` has no fields.
     """
-    if len(text) > MAX_TEXT:
-        return {}
-    answer = _parse(text)
-    if not answer:
-        matches = {key: pattern.search(text) for key, pattern in _LENIENT.items()}
-        answer = {key: _unquote(match[1]) for key, match in matches.items() if match}
-    fields = {key: answer[key] for key in FIELDS if isinstance(answer.get(key), str)}
+    fields = read_fields(text, FIELDS)
     if "action" in fields:
         fields["action"] = " ".join(fields["action"].split()).replace(" (", "(").replace("( ", "(").replace(" )", ")")
     return fields
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """`text` as a JSON object; empty if it is anything else."""
+    """`text` as a JSON object, as the released code reads it; empty if it is anything else."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
-
-
-def _unquote(string: str) -> str:
-    """Decode the JSON escapes in `string`."""
-    if "\\" not in string:
-        return string
-    try:
-        return json.loads(f'"{string}"', strict=False)
-    except ValueError:  # not a JSON escape
-        return string

@@ -5,26 +5,32 @@ How they differ:
   for each of the four views; a place without a panorama is relocated to the nearest one within 20 m, or else looked
   up at Google.
 * ours: the same files and the same relocation, cached in memory; a missing file raises an error and is never looked
-  up. Panoramas of generated cities are drawn, and can be written as such files. The grids shown to the model can be
-  cached on disk, because drawing one takes 40 ms and the runs of a profile reuse the same few thousand.
+  up, and a picture is a JPEG or a PNG whatever its name says. Panoramas of generated cities are drawn, and can be
+  written as such files. The grids shown to the model can be cached on disk, because drawing one takes 40 ms and the
+  runs of a profile reuse the same few thousand; each file ends with a checksum.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import warnings
+import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ... import paths
+from ...files import reason
 from ..rails import MAPPING_RADIUS, PanoramaGrid, rail_builder
 from ..schema import City, Geocode
 from .drawing import draw_panorama
@@ -33,6 +39,8 @@ from .panorama import FOV, Panorama, grid
 from .scene import Surroundings
 
 CACHE = {"panoramas": 64 * 2**20, "grids": 256 * 2**20}  # bytes per source; 5,000 grids of 64-pixel views
+MAX_ROTATION = 1e6  # degrees; a float much larger holds no fraction of a turn
+_CHECKSUM = 4  # bytes after the picture in a file of the disk cache; np.load ignores them
 NORTH = 180.0  # rotation of a panorama whose middle column faces north
 
 
@@ -121,17 +129,28 @@ class StreetViews(ABC):
 
 
 def _kept(file: Path, draw: Callable[[], np.ndarray]) -> np.ndarray:
-    """The picture in `file`; if there is none, or a damaged one, draw and save it."""
+    """The picture in `file`; if there is none, or one that is damaged or another file's, draw and save it."""
     try:
-        return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        image = draw()
+        content = file.read_bytes()
+    except OSError:
+        content = b""
+    picture, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
+    if checksum == _checksum(file, picture):
+        return np.load(io.BytesIO(picture), allow_pickle=False)
+    image = draw()
+    written = io.BytesIO()
+    np.save(written, image)
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    with fresh.open("wb") as handle:
-        np.save(handle, image)
-    os.replace(fresh, file)  # atomic: another process may write the same picture
+    fresh = file.with_name(f".{file.name}.{os.getpid()}.{get_ident()}")
+    # Not flushed, which may take longer than drawing: the checksum finds what a power cut leaves.
+    fresh.write_bytes(written.getvalue() + _checksum(file, written.getvalue()))
+    os.replace(fresh, file)  # atomic: others may write the same picture
     return image
+
+
+def _checksum(file: Path, picture: bytes) -> bytes:
+    """The CRC-32 of a picture and of the name of its file."""
+    return zlib.crc32(picture, zlib.crc32(file.name.encode())).to_bytes(_CHECKSUM, "big")
 
 
 class DrawnStreetViews(StreetViews):
@@ -159,29 +178,40 @@ class PhotographedStreetViews(StreetViews):
     """Panoramas in ``street_views/`` of a folder: ``<id>.jpg`` and ``<id>.metadata.json`` with a `rotation`."""
 
     def _make(self, place: Geocode, panorama_id: str, width: int, altitude: float) -> Panorama:
-        folder = self.city.images
-        where = f"panorama {panorama_id} at {place}"
-        if Path(panorama_id).name != panorama_id:
+        where = f"panorama {panorama_id[:60]!r} at {place}"
+        if Path(panorama_id).name != panorama_id or not panorama_id.isprintable() or len(panorama_id.encode()) > 200:
             raise ValueError(f"{where}: its id is not a file name.")
-        picture, metadata = folder / f"{panorama_id}.jpg", folder / f"{panorama_id}.metadata.json"
+        picture, metadata = (self.city.images / f"{panorama_id}{end}" for end in (".jpg", ".metadata.json"))
         for file in (picture, metadata):
             if not file.is_file():
                 raise ValueError(f"{file} is missing; it belongs to {where}.")
         try:
             content = json.loads(metadata.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{metadata} is not valid JSON: {error}.") from error
+            raise ValueError(f"{metadata} is not valid JSON: {reason(error)}.") from error
         rotation = content.get("rotation") if isinstance(content, dict) else None
-        if isinstance(rotation, bool) or not isinstance(rotation, int | float) or not np.isfinite(rotation):
-            raise ValueError(f"{metadata}: 'rotation' must be a number of degrees, got {rotation!r}.")
-        try:
-            with Image.open(picture) as image:
-                image = image.convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            raise ValueError(f"{picture} is not a readable picture; it may be truncated: {error}.") from error
+        if isinstance(rotation, bool) or not isinstance(rotation, int | float) or not abs(rotation) <= MAX_ROTATION:
+            raise ValueError(f"{metadata}: 'rotation' must be a number of degrees, got {repr(rotation)[:60]}.")
+        image = _picture(picture)
         if (shrink := image.width // width) > 1:
             image = image.reduce(shrink)
         return Panorama(np.asarray(image), float(rotation))
+
+
+def _picture(file: Path) -> Image.Image:
+    """The JPEG or PNG in `file` as RGB. Raises ValueError for anything else, and above 179 megapixels."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns above 89 megapixels, but real panoramas have up to 16,384 x 8,192.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=("JPEG", "PNG")) as image:
+                return image.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{file} is too large a picture; scale it down: {reason(error)}") from error
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise ValueError(
+            f"{file} is not a readable picture, JPEG or PNG; it may be truncated: {reason(error)}."
+        ) from error
 
 
 def open_street_views(city: City, look: str | Look | None = None, keep: Path | None = None) -> StreetViews:

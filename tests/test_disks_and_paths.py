@@ -1,0 +1,360 @@
+"""Paths of any name, folders of an installed package, disks that take nothing, and processes that are killed."""
+
+import errno
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from sftrl_lib import execution, paths, pipeline
+from sftrl_lib.experiments import Arm, Experiment
+from sftrl_lib.figures import draw
+from sftrl_lib.jobs import Job, target
+from sftrl_lib.profiles import SMOKE
+from sftrl_lib.runs import Run
+
+ODD = """a;b=c|d"e~f`g #h%'i (j)&k\\l"""  # what a folder may be called and make, a shell or an URL reads otherwise
+DOLLARS = "$HOME ${PATH} {x}"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A checkout without notebooks."""
+    root = tmp_path / "checkout"
+    (root / "notebooks").mkdir(parents=True)
+    for name, value in (("ROOT", root), ("HOME", root), ("NOTEBOOKS", root / "notebooks")):
+        monkeypatch.setattr(paths, name, value)
+    monkeypatch.setenv("SFTRL_HOME", str(root))
+    return root
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../evil", "a/b", "/", "a\0b", "a\\b"])
+def test_no_name_leads_out_of_the_folders(name):
+    for folder in (paths.build, paths.results, paths.figures, paths.data, paths.pictures):
+        with pytest.raises(ValueError, match="cannot name"):
+            folder(name)
+    for folder in (paths.run_folder, paths.test_folder):
+        with pytest.raises(ValueError, match="cannot name"):
+            folder("smoke", name)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30, True, 1.5, "0", "0/../../../../evil", None])
+def test_a_seed_that_numpy_does_not_take_is_refused_before_there_is_a_folder(home, seed):
+    with pytest.raises(ValueError, match="A seed is a whole number from 0 to 2"):
+        Run(SMOKE, "gp-l", "rl", seed=seed)
+    assert not (home / "build").exists()
+
+
+@pytest.mark.parametrize("lr", ["1e999", "nan", "-inf", "0"])
+def test_a_setting_that_is_no_finite_number_is_refused(lr):
+    with pytest.raises(ValueError, match="PPOConfig.lr must be"):
+        Run(SMOKE, "gp-l", "rl_no_init", "no_init", f"lr={lr}")
+
+
+def test_the_name_of_a_run_is_one_plain_folder_whatever_its_setting(home):
+    """Models go by paths, which may have any character and length; two of them never share a name."""
+    models = ["../../evil", "a:b", "a b", "a$b", "a`b", "é/ü", "x" * 300, "x" * 301, "/home/me/a;b"]
+    other = Experiment("other", "", tuple(Arm("rl", ({"foundation": model},)) for model in models[:1]))
+    study = replace(SMOKE.study("gp-l"), experiments=(*SMOKE.study("gp-l").experiments, other))
+    profile = replace(SMOKE, name="others", studies=(study,))
+    runs = [Run(profile, "gp-l", "rl", "other", f"foundation={m}") for m in models if not set(m) & set("=;")]
+    runs += [Run(profile, "gp-l", "rl", "other", f"foundation={m}") for m in ("a_b", "a-b")]
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        assert not set(run.name) - set("abcdefghijklmnopqrstuvwxyz0123456789_.+-") and len(run.name) < 200
+        assert run.folder.resolve().parent == (home / "build" / "others" / "runs").resolve()
+
+
+# Where everything is written
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_home_is_the_checkout(monkeypatch, given):
+    monkeypatch.setenv("SFTRL_HOME", given)
+    assert runpy.run_path(paths.__file__)["HOME"] == Path(paths.__file__).parents[1]
+
+
+def test_a_home_is_taken_as_it_is_written(monkeypatch, tmp_path):
+    for name in (ODD, DOLLARS):
+        monkeypatch.setenv("SFTRL_HOME", str(tmp_path / name))
+        assert runpy.run_path(paths.__file__)["HOME"] == tmp_path / name
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SFTRL_HOME", "~/x")
+    assert runpy.run_path(paths.__file__)["HOME"] == tmp_path / "x"
+
+
+def test_an_installed_package_writes_to_the_user_s_folder_and_asks_for_a_checkout(tmp_path):
+    site = tmp_path / "site-packages"
+    left_out = shutil.ignore_patterns("__pycache__", "shipped")
+    shutil.copytree(paths.PACKAGE, site / "sftrl_lib", ignore=left_out)
+    (site / "notebooks").mkdir()  # of another package
+    before = sorted(site.rglob("*"))
+    environment = {name: value for name, value in os.environ.items() if name not in ("SFTRL_HOME", "SFTRL_EXTENSIONS")}
+    environment |= {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "XDG_DATA_HOME": str(tmp_path / "data")}
+
+    def python(*arguments):
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
+
+    where = python("-c", "from sftrl_lib import paths, doctor; print(paths.HOME); print(doctor.check_packages())")
+    assert where.stdout.splitlines()[0] == str(tmp_path / "data" / "sftrl") and "no checkout" in where.stdout
+    environment["XDG_DATA_HOME"] = "relative"
+    environment["HOME"] = str(tmp_path / "me")
+    home = python("-c", "from sftrl_lib import paths; print(paths.HOME)").stdout
+    assert home.startswith(str(tmp_path / "me")) and home.endswith("sftrl\n")
+    for command in (["list"], ["rules", "--profile", "smoke"], ["run", "07_results"]):
+        refused = python("-m", "sftrl_lib.pipeline", *command)
+        [message] = refused.stderr.splitlines()
+        assert refused.returncode == 2 and "needs the notebooks" in message and "clone the repository" in message
+    assert sorted(site.rglob("*")) == before
+
+
+# make, in a checkout and with a home of any name
+
+
+STUB = """#!/bin/sh
+case "$*" in
+*--packages*) exit 0 ;;
+*"pipeline rules"*) mkdir -p "$SFTRL_HOME/build/smoke" && cp "$RULES" "$SFTRL_HOME/build/smoke/rules.mk" ;;
+*"pipeline jobs"*) echo 2 ;;
+*) { pwd; echo "$SFTRL_HOME"; for word; do echo "$word"; done; } >> "$SFTRL_HOME/said" ;;
+esac
+"""
+
+
+def checkout(folder, rules="all:\n"):
+    """A checkout with a conda environment whose python is a stub; the environment for make in it."""
+    python = folder / "conda" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB, encoding="utf-8")
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(Path(paths.__file__).parents[1] / name, folder)
+    (folder / "rules").write_text(rules, encoding="utf-8")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONDA", "MAKE", "SFTRL"))}
+    return kept | {"CONDA_PREFIX": str(folder / "conda"), "RULES": str(folder / "rules")}
+
+
+def make(folder, environment, *arguments):
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
+
+
+@pytest.mark.parametrize("apart", ["", f"{ODD}:{DOLLARS}"])
+def test_every_job_runs_in_a_checkout_and_home_of_any_name(tmp_path, monkeypatch, apart):
+    root = tmp_path / f"{ODD}{DOLLARS}"
+    environment = checkout(root)
+    home = tmp_path / apart if apart else root
+    environment |= {"SFTRL_HOME": str(home)} if apart else {}
+    for name, value in (("ROOT", root), ("HOME", home)):
+        monkeypatch.setattr(paths, name, value)
+    monkeypatch.setattr(sys, "executable", str(root / "conda" / "bin" / "python"))
+    chosen = [Job("a-lr0.1", "a.ipynb", {}), Job("b $1#", "b.ipynb", {"seeds": [7]}, ("a-lr0.1",))]
+    (root / "rules").write_text(pipeline.rules(SMOKE, chosen, SMOKE.studies), encoding="utf-8")
+    for job in chosen:
+        identity = home / "build" / "smoke" / "identities" / f"{job.name}.json"
+        identity.parent.mkdir(parents=True, exist_ok=True)
+        identity.touch()
+    done = make(root, environment, "reproduce", "PROFILE=smoke", "-j1")
+    assert done.returncode == 0, done.stderr
+    said = (home / "said").read_text(encoding="utf-8").splitlines()
+    tasks = " ".join(study.task.label for study in SMOKE.studies)
+    options = ["--profile", "smoke", "--tasks", tasks, "--seeds", "7"]
+    expected = []
+    for words in (*(["run", job.name, *options] for job in chosen), ["report", "--profile", "smoke"]):
+        expected += [str(root), str(home), "-m", "sftrl_lib.pipeline", *words]
+    assert said == expected
+
+
+@pytest.mark.parametrize("home", ["", " ", "out", f"{ODD}:{DOLLARS}"])
+def test_clean_deletes_what_the_profile_built_there_and_nothing_else(tmp_path, home):
+    root = tmp_path / "checkout"
+    environment = checkout(root) | {"SFTRL_HOME": home}
+    base = root / home if home.strip() else root
+    for name in ("build/tested/x", "build/smoke/x", "results/tested/x"):
+        (base / name).mkdir(parents=True)
+    done = make(root, environment, "clean", "PROFILE=tested")
+    assert done.returncode == 0 and str(Path(home or root) / "build" / "tested").strip() in done.stderr
+    left = {str(path.relative_to(base)) for path in base.rglob("x")}
+    assert left == {"build/smoke/x", "results/tested/x"}
+    assert make(root, environment, "-n", "clean", "SFTRL_HOME=").stdout.count('"$SFTRL_HOME/build/laptop"') == 1
+
+
+@pytest.mark.parametrize("name, target, word", [("a:b", "help", "a colon"), ("a$b", "env", "a dollar or a brace")])
+def test_what_python_cannot_have_in_a_path_is_one_sentence(tmp_path, name, target, word):
+    environment = checkout(tmp_path / name)
+    done = make(tmp_path / name, environment | {"CONDA_PREFIX": "", "PYTHON": "false"}, target)
+    [message] = done.stderr.splitlines()
+    assert done.returncode == 2 and word in message and "rename" in message and name in message
+    assert not (tmp_path / name / ".venv").exists()
+
+
+def test_a_tilde_that_no_shell_has_expanded_is_refused(tmp_path):
+    environment = checkout(tmp_path / "checkout")
+    done = make(tmp_path / "checkout", environment | {"SFTRL_HOME": "~/x"}, "clean")
+    assert done.returncode == 2 and "write the whole path" in done.stderr
+
+
+def test_a_home_that_datasets_would_split_is_refused(home, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "HOME", home / "a::b")
+    assert pipeline.main(["rules", "--profile", "smoke"]) == 2
+    [message] = capsys.readouterr().err.splitlines()
+    assert "a::b" in message and "rename the folder" in message and not (home / "a::b").exists()
+
+
+@pytest.mark.parametrize("goal", ["reproduce", "smoke"])
+def test_sigterm_to_make_ends_what_it_has_started(tmp_path, goal):
+    rules = 'all: x\nx:\n\t@echo $$$$ > "$$SFTRL_HOME/pid"; exec sleep 60\n'
+    environment = checkout(tmp_path / "checkout", rules) | {"PROFILE": "smoke"}
+    pid = tmp_path / "checkout" / "pid"
+    outer = subprocess.Popen(["make", goal], cwd=tmp_path / "checkout", env=environment, stderr=subprocess.DEVNULL)
+    until(lambda: pid.exists() and pid.read_text(encoding="utf-8").strip())
+    outer.send_signal(signal.SIGTERM)
+    assert outer.wait() != 0
+    until(lambda: gone(int(pid.read_text(encoding="utf-8"))))
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited half a minute in vain"
+        time.sleep(0.05)
+
+
+def gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+# Disks
+
+
+@pytest.mark.parametrize(
+    "error, place, cure",
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "/data/x", "free some space"),
+        (OSError(errno.ENOSPC, "No space left on device"), "HOME", "free some space"),
+        (OSError(errno.EROFS, "Read-only file system", "/data/.x.tmp"), "/data", "make it writable"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x"), "/data/x", "delete files of yours"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x", "owner or mode"),
+        (OSError(errno.EFBIG, "File too large"), "HOME", "ulimit"),
+        (FileExistsError(errno.EEXIST, "File exists", "/data/x"), "/data/x", "where a folder belongs"),
+        ('Read-only file system (os error 30) at path "/data/x"', "/data/x", "make it writable"),  # safetensors
+        ("Error while serializing: I/O error: No space left on device (os error 28)", "HOME", "free some space"),
+        ("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space", "HOME", "free some space"),  # pyarrow
+        ("500000 requested and 38384 written", "HOME", "free some space"),  # NumPy
+    ],
+)  # fmt: skip
+def test_what_a_disk_does_not_take_is_a_sentence_with_the_path_and_the_cure(home, error, place, cure):
+    message = execution.disk_problem(error)
+    assert message.startswith(f"{home if place == 'HOME' else place}: ") and cure in message
+    assert message.count("\n") == 0 and message.endswith("run the same command again.")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("There is no table."), "[Errno 13] Permission denied", "KeyError: 28", "[Errno 2] No such file"]
+)
+def test_other_errors_are_not_of_the_disk(error):
+    assert execution.disk_problem(error) is None
+
+
+def write_notebook(home, *code):
+    cells = [nbformat.v4.new_code_cell(line) for line in code]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), home / "notebooks" / "n.ipynb")
+
+
+def test_a_full_disk_in_a_cell_is_a_sentence(home):
+    write_notebook(home, "raise OSError(28, 'No space left on device', '/data/x')")
+    with pytest.raises(execution.RunFailed) as failure:
+        execution.execute(Job("n", "n.ipynb", {}), "smoke")
+    sentence, kept = str(failure.value).splitlines()
+    assert sentence.startswith("n failed in [1]: /data/x: no space left on device; free some space there")
+    assert kept.endswith("n.failed.ipynb") and not target("smoke", "n").exists()
+
+
+def test_a_disk_that_fills_up_outside_of_cells_is_a_sentence_and_leaves_no_target(home, monkeypatch):
+    import papermill
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    write_notebook(home, "1")
+    with pytest.raises(execution.RunFailed, match=f"^n stopped: {home}: no space left"):
+        execution.execute(Job("n", "n.ipynb", {}), "smoke")
+    assert not target("smoke", "n").exists()
+
+
+def test_a_run_counts_although_its_time_cannot_be_recorded(home, capsys):
+    write_notebook(home, "1")
+    (paths.build("smoke") / "timings.jsonl").mkdir(parents=True)
+    assert execution.execute(Job("n", "n.ipynb", {}), "smoke").exists()
+    assert "The time of n is not recorded" in capsys.readouterr().out
+
+
+def test_commands_end_in_one_sentence_where_they_cannot_write(home, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.EROFS, "Read-only file system", str(home / "build"))
+
+    for source in (Path(paths.__file__).parents[1] / "notebooks").glob("*.ipynb"):
+        shutil.copy(source, home / "notebooks")
+    (home / "build").write_text("a file where the folder belongs", encoding="utf-8")
+    assert pipeline.main(["rules", "--profile", "smoke"]) == 2
+    [message] = capsys.readouterr().err.splitlines()
+    assert message.startswith(str(home / "build")) and "where a folder belongs" in message
+    monkeypatch.setattr(draw, "read", full)
+    assert pipeline.main(["figures", "--profile", "smoke"]) == 2
+    [message] = capsys.readouterr().err.splitlines()
+    assert message.startswith(f"{home / 'build'}: read-only file system; make it writable")
+
+
+def test_a_list_that_nobody_reads_to_its_end_is_no_error(tmp_path):
+    command = f'"{sys.executable}" -m sftrl_lib.pipeline list --profile smoke | true'
+    environment = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent), "SFTRL_HOME": str(tmp_path)}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, encoding="utf-8")
+    assert done.stderr == ""
+
+
+# Processes that draw
+
+
+def test_figures_are_drawn_in_one_process_where_there_is_no_shared_memory(monkeypatch, capsys):
+    def none(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(draw, "ProcessPoolExecutor", none)
+    monkeypatch.setattr(draw, "FIGURES", {5: None, "headline": None})
+    monkeypatch.setattr(draw, "read", lambda profile: None)
+    monkeypatch.setattr(draw, "_draw_if_possible", lambda number, data: (draw.file_name(number), None))
+    assert draw.draw_all("smoke") == ["fig05", "headline"]
+    assert "one after another, for want of shared memory" in capsys.readouterr().out
+
+
+def test_workers_that_draw_end_with_the_process_they_draw_for(tmp_path):
+    code = (
+        "import os, sys, time; from pathlib import Path; from sftrl_lib.figures import draw\n"
+        "def slow(number, data): (Path(sys.argv[1]) / str(os.getpid())).touch(); time.sleep(60)\n"
+        "draw.doctor.cores, draw.read, draw._draw_if_possible = lambda: 2, lambda profile: None, slow\n"
+        "draw.draw_all('smoke')\n"
+    )
+    script = tmp_path / "drawing.py"
+    script.write_text(code, encoding="utf-8")
+    workers = tmp_path / "workers"
+    workers.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)}
+    parent = subprocess.Popen([sys.executable, str(script), str(workers)], env=environment)
+    until(lambda: len(list(workers.iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+    until(lambda: all(gone(int(worker.name)) for worker in workers.iterdir()))

@@ -1,0 +1,24 @@
+"""A short form of the fault campaign (`fault_campaign.py`); the long one is run by hand."""
+
+import pytest
+from fault_campaign import MOMENTS, small_campaign
+
+from sftrl_lib import paths
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    made = small_campaign(tmp_path_factory.mktemp("campaign"), paths.SHIPPED / "gp-l")
+    made.rehearse()
+    return made
+
+
+def test_kill_9_changes_no_result(campaign):
+    """While a dataset and while a training checkpoint is written; then the same bytes as without."""
+    assert list(MOMENTS)[:2] == ["a dataset", "a training checkpoint"]
+    assert campaign.kills(2) > 0
+
+
+def test_a_full_disk_loses_nothing(campaign):
+    """No file may grow beyond 20 kB: the run fails and, with room, ends in the same results."""
+    assert campaign.full_disk(20_000)

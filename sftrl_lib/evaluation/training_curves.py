@@ -18,7 +18,7 @@ def training_log(run: Run) -> pd.DataFrame:
     path = run.folder / "log.json"
     if not path.exists():
         raise TableError(f"There is no training log of {run.name}; train it first.")
-    return pd.DataFrame(json.loads(path.read_text()))
+    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
 
 
 def draw_training(run: Run) -> Figure:

@@ -264,7 +264,7 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
     policy.save(folder)
     record = {"config": asdict(config), "parameters": model.num_parameters(), "losses": progress["losses"]}
     record["minutes"] = round(progress["seconds"] / 60, 1)
-    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
 
 
@@ -272,7 +272,7 @@ def read_record(name: str) -> dict:
     """The training record of a shipped foundation model. Raises CheckpointError if it is missing or unreadable."""
     path = Path(model_folder(name)) / "record.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{name!r} has no readable record of how it was made ({error}).") from error
 
@@ -293,7 +293,7 @@ def main() -> None:
 def ship(work: Path, folder: Path) -> None:
     """Copy a finished model to `folder` with its capability table; weights are kept in float32."""
     policy = load_policy(work)
-    record = json.loads((work / "record.json").read_text())
+    record = json.loads((work / "record.json").read_text(encoding="utf-8"))
     record["capabilities"] = capabilities(policy, tuple(record["config"]["curricula"]))
     record["versions"] = {
         "sftrl_lib": __version__,
@@ -301,7 +301,7 @@ def ship(work: Path, folder: Path) -> None:
         "transformers": transformers.__version__,
     }
     policy.save(folder)
-    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
     for name, score in record["capabilities"].items():
         print(f"{name:32} {100 * score:5.1f} %")
     print(f"written: {folder}")

@@ -285,7 +285,7 @@ def test_missing_and_damaged_models(policy, tmp_path):
         (folder / "compute.json").unlink() if content is None else (folder / "compute.json").write_text(content)
         with pytest.raises(CheckpointError, match="no complete model") as error:
             read_snapshot(folder)
-        assert one_sentence(error)
+        assert one_sentence(error) and f"remove {tmp_path} and run" in str(error.value)
 
 
 @pytest.mark.parametrize("name, damage", [

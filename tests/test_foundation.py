@@ -110,6 +110,13 @@ SEEING = replace(
 )
 
 
+def test_a_loss_that_is_no_number_stops_pretraining(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "answer_loss", lambda *args: answer_loss(*args) * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"^Step 1: pretraining's loss is nan; lower muon_lr \(0.02\) or adam"):
+        pretrain(SHORT, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_text_model_is_given_eyes(tmp_path, monkeypatch, tokenizer):
     """The language half keeps what it knows of text; pictures reach the loss; the copy loads as a LLaVA."""
     text = Policy(new_model(TINY, tokenizer), tokenizer)

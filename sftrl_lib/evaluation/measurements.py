@@ -1,7 +1,7 @@
 """From trained runs to rows of the tidy table: what is tested, how often, and where it is kept.
 
 A run's rows go to ``build/<profile>/tests/<run>/metrics.csv`` after every checkpoint, so an interrupted evaluation
-resumes where it stopped. `merge` puts all of them together. ``written.json`` beside it tells a table that is whole from
+resumes where it stopped. `merge` puts all of them together. ``states.json`` beside it tells a table that is whole from
 one that a power cut or a full disk has cut, which at a line's end looks like a shorter table.
 """
 
@@ -30,7 +30,8 @@ from ..task import Metrics
 from ..training.snapshots import Snapshot, snapshots_of
 from .episodes import play, transcript, within
 
-WRITTEN = "written.json"  # beside a run's part of the tables: file -> digests of the contents that it may have
+ROWS, TRANSCRIPTS = "metrics.csv", "transcripts.jsonl"  # a run's part of the tables
+STATES = "states.json"  # beside them: the states that they may be in, each as file -> digest
 KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4, "visual_ood": 4}  # of the ends of branches
 
 
@@ -65,8 +66,7 @@ class Part:
 
     def __init__(self, folder: Path, identity: Identity) -> None:
         check_part(claim(folder, identity))
-        self.path = folder / "metrics.csv"
-        self.transcripts = folder / "transcripts.jsonl"
+        self.path, self.transcripts = folder / ROWS, folder / TRANSCRIPTS
         self.frame = tables.read(self.path) if self.path.exists() else pd.DataFrame(columns=list(tables.COLUMNS))
 
     def has(self, cell: Cell, snapshot: Snapshot, split: str) -> bool:
@@ -79,38 +79,47 @@ class Part:
         transcripts = known + b"".join(line for line in lines if line not in known)
         fresh_rows = pd.DataFrame(rows, columns=list(tables.COLUMNS))
         self.frame = pd.concat([self.frame, fresh_rows], ignore_index=True) if len(self.frame) else fresh_rows
-        contents = {self.path: tables.as_csv(self.frame, str(self.path)), self.transcripts: transcripts}
-        # What is there and what is about to be: a kill between any two of the files leaves each of them known.
-        accepted = {path.name: [_digest(path), hashlib.sha256(data).hexdigest()] for path, data in contents.items()}
-        write_atomically(self.path.with_name(WRITTEN), json.dumps(accepted, indent=1) + "\n")
-        for path in (self.transcripts, self.path):  # the rows last, which say that it is done
-            if contents[path]:
-                write_atomically(path, contents[path])
+        rows_text = tables.as_csv(self.frame, str(self.path))
+        # The states that the files can be in from here on, whenever the process is killed.
+        before = _digests(self.path.parent)
+        between = {**before, TRANSCRIPTS: _digest(transcripts)}
+        after = {**between, ROWS: _digest(rows_text)}
+        write_atomically(self.path.with_name(STATES), json.dumps([before, between, after], indent=1) + "\n")
+        if transcripts:
+            write_atomically(self.transcripts, transcripts)
+        write_atomically(self.path, rows_text)  # last, because the rows say that all is done
 
 
 def check_part(folder: Path) -> None:
     """Raises TableError if a table in ``tests/<run>`` is not as it was written; the message says what to do.
 
-    Without rows there is nothing to check, for they are made anew; nor what is older than ``written.json``.
+    Without rows there is nothing to check, for they are made anew; nor what is older than ``states.json``.
     """
     cure = f"remove {folder}, and the same command repeats the test"
     if (folder / MADE_WITH).exists() and made_with(folder) is None:
         raise tables.TableError(f"{folder / MADE_WITH} is damaged, which says what the test belongs to; {cure}.")
-    record = folder / WRITTEN
-    if not record.exists() or not (folder / "metrics.csv").exists():
+    record = folder / STATES
+    if not record.exists() or not (folder / ROWS).exists():
         return
+    found = _digests(folder)
     try:
-        accepted = {name: list(digests) for name, digests in json.loads(record.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        states = json.loads(record.read_bytes())
+        unknown = [name for name in found if all(state[name] != found[name] for state in states)]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise tables.TableError(f"{record} is damaged ({reason(error)}); {cure}.") from error
-    for name, digests in accepted.items():
-        if _digest(folder / name) not in digests:
-            raise tables.TableError(f"{folder / name} is not as it was written, but cut short or changed; {cure}.")
+    if found not in states:
+        damaged = folder / (unknown or [TRANSCRIPTS])[0]  # the rows say which transcripts there are to be
+        raise tables.TableError(f"{damaged} is not as it was written, but cut short or changed; {cure}.")
 
 
-def _digest(path: Path) -> str:
-    """Of a file's content; a missing file is an empty one."""
-    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+def _digests(folder: Path) -> dict[str, str]:
+    """Of the files of a part; a missing one is an empty one."""
+    files = [folder / name for name in (ROWS, TRANSCRIPTS)]
+    return {path.name: _digest(path.read_bytes() if path.exists() else b"") for path in files}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def evaluate(run: Run) -> pd.DataFrame:
@@ -217,7 +226,7 @@ def merge(profile: Profile, seeds: Sequence[int] = ()) -> pd.DataFrame:
     """
     for folder in sorted(paths.build(profile.name).glob("tests/*/")):
         check_part(folder)
-    parts = sorted(paths.build(profile.name).glob("tests/*/metrics.csv"))
+    parts = sorted(paths.build(profile.name).glob(f"tests/*/{ROWS}"))
     if not parts:
         raise tables.TableError(f"No run of profile {profile.name!r} has been tested yet.")
     frame = pd.concat(map(tables.read, parts), ignore_index=True)
@@ -228,7 +237,7 @@ def merge(profile: Profile, seeds: Sequence[int] = ()) -> pd.DataFrame:
         f"The runs' table of profile {profile.name!r}",
     )
     tables.write(frame, tables.metrics_path(profile.name))
-    records = tables.read_parts(path.with_name("transcripts.jsonl") for path in parts)
+    records = tables.read_parts(path.with_name(TRANSCRIPTS) for path in parts)
     tables.write_transcripts([r for r in records if not seeds or r["seed"] in seeds], profile.name)
     return frame
 

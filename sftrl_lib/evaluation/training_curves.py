@@ -9,16 +9,23 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from ..files import reason
 from ..runs import Run
 from ..tables import TableError
 
 
 def training_log(run: Run) -> pd.DataFrame:
-    """One row per update or logged step. Raises TableError if the run has not been trained."""
+    """One row per update or logged step. Raises TableError if the run has not been trained or its log is damaged."""
     path = run.folder / "log.json"
     if not path.exists():
         raise TableError(f"There is no training log of {run.name}; train it first.")
-    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        finished = run.folder / "finished"
+        raise TableError(
+            f"{path} is damaged ({reason(error)}); remove {finished} and run the same command again, which writes it."
+        ) from error
 
 
 def draw_training(run: Run) -> Figure:

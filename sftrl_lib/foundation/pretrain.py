@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import time
@@ -227,7 +228,8 @@ def optimizers(model: PreTrainedModel, config: FoundationConfig) -> list[torch.o
 def pretrain(config: FoundationConfig, folder: Path) -> Path:
     """Train a foundation model and save it to `folder` with the Auto classes' files and ``record.json``.
 
-    Continues from ``folder/training`` if a run of the same configuration was interrupted.
+    Continues from ``folder/training`` if a run of the same configuration was interrupted. Raises FloatingPointError at
+    the first loss that is not finite; the last checkpoint stays.
     """
     policy = untrained(config)
     model = policy.model
@@ -247,6 +249,11 @@ def pretrain(config: FoundationConfig, folder: Path) -> Path:
             for group in optim.param_groups:
                 group["lr"] = lr * scale
         loss = answer_loss(model, ids, labels, seen)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(
+                f"Step {step + 1}: pretraining's loss is {loss.item()};"
+                f" lower muon_lr ({config.muon_lr:g}) or adam_lr ({config.adam_lr:g})."
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,9 +19,9 @@ def check_number(number: float, what: str, config: Any, rate: str = "lr") -> Non
         raise FloatingPointError(f"{what} is {number}; {_cure(config, rate)}.")
 
 
-def check_weights(tensors: Iterable[tuple[str, torch.Tensor]], whose: str, config: Any, rate: str = "lr") -> None:
-    """Raises FloatingPointError unless all values of the named tensors are finite; `rate` as in `check_number`."""
-    if name := not_finite(tensors):
+def check_weights(module: torch.nn.Module, whose: str, config: Any, rate: str = "lr") -> None:
+    """Raises FloatingPointError unless all weights that learn are finite; `rate` as in `check_number`."""
+    if name := not_finite((name, p) for name, p in module.named_parameters() if p.requires_grad):
         raise FloatingPointError(f"{whose}'s weights {name!r} are not finite; {_cure(config, rate)}.")
 
 

@@ -85,6 +85,6 @@ def train_by_updates(
 def _check_finite(branch: Branch, entry: dict[str, float], name: str) -> None:
     for what, number in entry.items():
         check_number(number, f"{name}'s {what}", branch.config)
-    check_weights(branch.policy.model.named_parameters(), name, branch.config)
+    check_weights(branch.policy.model, name, branch.config)
     if branch.policy.value_head is not None:
-        check_weights(branch.policy.value_head.named_parameters(), f"{name}'s critic", branch.config, "value_lr")
+        check_weights(branch.policy.value_head, f"{name}'s critic", branch.config, "value_lr")

@@ -65,7 +65,7 @@ class _FiniteWeights(TrainerCallback):
         self.config = config
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        check_weights(model.named_parameters(), "SFT", self.config)
+        check_weights(model, "SFT", self.config)
 
 
 class _EpochLengths(LengthGroupedSampler):

@@ -49,7 +49,8 @@ def read_snapshot(folder: Path) -> Snapshot:
         return Snapshot(folder, saved.pop("step"), Compute(**saved))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder} holds no complete model ({reason(error)}); run the step that makes it again."
+            f"{folder} holds no complete model ({reason(error)}); remove {folder.parent} and run the step that makes it"
+            " again."
         ) from error
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from .messages import Message, messages_space, parts_message, text_message, text_space
+from .messages import Message, copied, messages_space, parts_message, text_message, text_space
 
 VERIFIERS = ("exact", "official")
 MODALITIES = ("text", "image")
@@ -115,7 +114,7 @@ class AttemptsEnv(gym.Env):
         return parts_message(role, text, image) if self.modality == "image" else text_message(role, text)
 
     def _observation(self) -> dict[str, Any]:
-        observation: dict[str, Any] = {"messages": deepcopy(self._messages)}
+        observation: dict[str, Any] = {"messages": copied(self._messages)}
         if self.modality == "image":
             observation["image"] = self._observation_image()
         return observation

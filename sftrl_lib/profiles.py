@@ -86,7 +86,7 @@ class Profile:
     device: str = "auto"  # cpu, cuda, mps, cuda:1, ...; auto: the GPU if there is one
     dtype: str = "float32"  # of the weights, one of `DTYPES`
     lora: LoRAConfig | None = None  # train adapters in place of all weights
-    rollout_batch: int = 256  # episodes decoded side by side; another number draws other random answers
+    rollout_batch: int = 256  # episodes decoded side by side; what they answer does not depend on it
 
     def __post_init__(self) -> None:
         check(self, "name", bool(re.fullmatch(r"[a-z][a-z0-9_]*", str(self.name))), "a lower-case name")

@@ -168,8 +168,7 @@ def played_hands(policy, temperature=1.0, seed=0, attempts=(3, 1, 3, 2), max_new
     """Episodes of GeneralPoints, one for each number of attempts."""
     envs = [gymnasium.make("sftrl/GeneralPoints-v0", max_attempts=n).unwrapped for n in attempts]
     resets = [{"seed": i} for i in range(len(envs))]
-    generator = torch.Generator().manual_seed(seed)
-    return rollout(policy, envs, resets, temperature, max_new_tokens, generator)
+    return rollout(policy, envs, resets, temperature, max_new_tokens, [100 * seed + i for i in range(len(envs))])
 
 
 def gradients(policy, loss):

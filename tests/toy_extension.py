@@ -109,10 +109,10 @@ def train(branch) -> None:
     envs = [branch.task.training_env(config.attempts) for _ in range(config.episodes)]
 
     def update(progress):
-        *seeds, sampling = progress.seeds(branch.seed, config.episodes + 1)
-        generator = torch.Generator(policy.device).manual_seed(sampling)
-        resets = [{"seed": seed} for seed in seeds]
-        episodes = rollout(policy, envs, resets, config.temperature, config.max_new_tokens, generator)
+        seeds = progress.seeds(branch.seed, 2 * config.episodes)
+        resets = [{"seed": seed} for seed in seeds[: config.episodes]]
+        sampling = seeds[config.episodes :]
+        episodes = rollout(policy, envs, resets, config.temperature, config.max_new_tokens, sampling)
         baseline = np.mean([attempt.reward for episode in episodes for attempt in episode.attempts])
         rows = [
             [(conversation, [Step(a, a.reward - baseline, a.reward) for a in conversation.attempts])]

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from ..configs import Protocol
@@ -34,28 +33,21 @@ def play(
     """
     arguments = task.split(split)
     stream = [seed, list(task.splits).index(split)]
-    seeds = np.random.SeedSequence([_EPISODES, *stream]).generate_state(how.episodes)
-    generator = torch.Generator(policy.device).manual_seed(
-        int(np.random.SeedSequence([_SAMPLING, *stream]).generate_state(1)[0])
-    )
-    size = min(batch, how.episodes)
-    envs = [task.make_env(arguments, how.attempts) for _ in range(size)]
-    episodes: list[Episode] = []
+    resets = [{"seed": seed} for seed in _seeds(_EPISODES, stream, how.episodes)]
+    envs = [task.make_env(arguments, how.attempts) for _ in range(min(batch, how.episodes))]
     with tqdm(total=how.episodes, desc=description or split, unit=task.unit, mininterval=10, leave=False) as bar:
-        for start in range(0, how.episodes, size):
-            resets = [{"seed": int(s)} for s in seeds[start : start + size]]
-            episodes += rollout(
-                policy,
-                envs[: len(resets)],
-                resets,
-                how.temperature,
-                how.max_new_tokens,
-                generator,
-                bar.update,
-            )
-            for conversation in (c for episode in episodes[start:] for c in episode.conversations):
+
+        def ended(episode: Episode) -> None:
+            for conversation in episode.conversations:
                 conversation.picture = None  # no metric needs it, and those of 250 routes fill a gigabyte
-    return episodes
+            bar.update()
+
+        sampling = _seeds(_SAMPLING, stream, how.episodes)
+        return rollout(policy, envs, resets, how.temperature, how.max_new_tokens, sampling, ended)
+
+
+def _seeds(purpose: int, stream: list[int], count: int) -> list[int]:
+    return np.random.SeedSequence([purpose, *stream]).generate_state(count).tolist()
 
 
 def within(episodes: Sequence[Episode], attempts: int) -> tuple[float, int]:

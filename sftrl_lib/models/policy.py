@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -36,6 +36,9 @@ from ..files import reason
 from .chat_template import ChatTemplate, Messages, check_template
 from .checkpoint import CheckpointError
 from .sources import base_model, cannot_load, check_finite, check_model, check_tensors, model_folder, pick_device
+
+if TYPE_CHECKING:
+    from .decoding import Decoding
 
 Picture = dict[str, torch.Tensor]  # model inputs besides the ids, e.g. {"pixel_values": (1, 3, height, width)}
 
@@ -123,6 +126,13 @@ class Policy:
     def image_token(self) -> int | None:
         """Id of the token that a picture's features replace; None for a text model."""
         return None if self.processor is None else self.processor.image_token_id
+
+    @cached_property
+    def decoding(self) -> Decoding:
+        """Its decoder, kept from one rollout to the next with the memory of its cache."""
+        from .decoding import Decoding  # which needs this module
+
+        return Decoding(self)
 
     def prompt(self, observation: Mapping[str, Any]) -> Prompt:
         """Encode an environment's observation: its "messages" and, if there is one, its "image".

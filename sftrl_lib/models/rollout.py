@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from ..messages import message_text
-from .decoding import Decoding
 from .policy import Picture, Policy, Prompt
 
 
@@ -77,6 +76,15 @@ def cached_prefix(read: Sequence[int], prompt: Prompt, same_picture: bool, image
     return len(shared) if same_picture or image_token not in shared else shared.index(image_token)
 
 
+def random_draws(turns: Sequence[tuple[int, int]], longest: int) -> torch.Tensor:
+    """Uniform numbers in [0, 1), (turns, longest), a stream per turn: (seed of the episode, number of its attempt).
+
+    From NumPy's counter-based Philox generator, so that no stream depends on another.
+    """
+    streams = (np.random.Generator(np.random.Philox(key=turn)) for turn in turns)
+    return torch.from_numpy(np.stack([stream.random(longest) for stream in streams]))
+
+
 @torch.no_grad()
 def rollout(
     policy: Policy,
@@ -84,36 +92,55 @@ def rollout(
     resets: Sequence[dict[str, Any]],
     temperature: float,
     max_new_tokens: int,
-    generator: torch.Generator,
-    progress: Callable[[int], None] | None = None,
+    seeds: Sequence[int],
+    ended: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
-    """Play one episode in every environment and return them in that order.
+    """Play an episode per reset, as many side by side as there are environments; returns them in that order.
 
-    `resets` holds the keyword arguments of each environment's ``reset`` (its seed and options). `temperature` 0 is
-    greedy. `progress` is called with the number of episodes that have just ended.
+    `resets` holds the keyword arguments of ``reset`` (seed and options), `seeds` the seeds of the sampling: an answer
+    depends on its own episode, attempt and seed, not on what is played beside it. `temperature` 0 is greedy. `ended` is
+    called with each episode that has just ended.
     """
     policy.model.eval()
+    episodes: list[Episode] = []
+    while len(episodes) < len(resets):
+        chunk = slice(len(episodes), len(episodes) + len(envs))
+        episodes += _side_by_side(policy, envs, resets[chunk], temperature, max_new_tokens, seeds[chunk], ended)
+    return episodes
+
+
+def _side_by_side(
+    policy: Policy,
+    envs: Sequence[gymnasium.Env],
+    resets: Sequence[dict[str, Any]],
+    temperature: float,
+    max_new_tokens: int,
+    seeds: Sequence[int],
+    ended: Callable[[Episode], None] | None,
+) -> list[Episode]:
     episodes, chunks, known = [], [], []
-    for env, reset in zip(envs, resets, strict=True):
+    for env, reset in zip(envs, resets, strict=False):
         observation, info = env.reset(**reset)
         prompt = policy.prompt(observation)
         chunks.append(prompt.ids)
         episodes.append(Episode([Conversation(list(prompt.ids), picture=prompt.picture)], info))
         known.append(observation)
-    decoding = Decoding(policy, temperature, max_new_tokens, generator)
-    active = list(range(len(envs)))
+    decoding = policy.decoding
+    decoding.begin(len(resets), max_new_tokens)
+    active = list(range(len(resets)))
     while active:
         hidden = decoding.feed(chunks, [episodes[index].conversations[-1].picture for index in active])
         values = policy.value_head(hidden).tolist() if policy.value_head is not None else [0.0] * len(active)
-        answers, logprobs = decoding.answer(hidden)
+        turns = [(seeds[index], len(episodes[index].attempts)) for index in active]
+        answers, logprobs = decoding.answer(hidden, temperature, random_draws(turns, max_new_tokens).to(policy.device))
         kept, lengths, next_chunks = [], [], []
         for row, index in enumerate(active):
             episode = episodes[index]
             conversation = episode.conversations[-1]
             start = len(conversation.ids)
             conversation.ids += answers[row]
-            ended = answers[row][-1] == policy.end_token
-            text = policy.tokenizer.decode(answers[row][: -1 if ended else None], skip_special_tokens=True)
+            closed = answers[row][-1] == policy.end_token
+            text = policy.tokenizer.decode(answers[row][: -1 if closed else None], skip_special_tokens=True)
             observation, reward, terminated, truncated, info = envs[index].step(text)
             attempt = Attempt(start, len(conversation.ids), logprobs[row], values[row], text, float(reward))
             attempt.outcome, attempt.feedback = info["outcome"], info["feedback"]
@@ -121,15 +148,15 @@ def rollout(
             episode.terminated, episode.truncated = terminated, truncated
             episode.tokens_read += len(chunks[row]) + len(answers[row]) - 1
             if terminated or truncated:
-                if progress:
-                    progress(1)
+                if ended:
+                    ended(episode)
                 continue
             kept.append(row)
             messages = observation["messages"]
             same_picture = np.array_equal(observation.get("image"), known[index].get("image"))
             read = conversation.ids[:-1]  # the last sampled token has not been fed yet
             if same_picture and messages[:-2] == known[index]["messages"]:
-                conversation.ids += [] if ended else [policy.end_token]
+                conversation.ids += [] if closed else [policy.end_token]
                 conversation.ids += policy.continuation_ids(message_text(messages[-1]))
                 lengths.append(len(read))
             else:

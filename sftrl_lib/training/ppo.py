@@ -62,14 +62,10 @@ def train(branch: Branch, save_every: int = 5) -> None:
         for group, lr in zip(optimizer.param_groups, (config.lr, config.value_lr), strict=True):
             group["lr"] = lr * scale
         # 2. Rollouts with the current policy, each with its own reset seed
-        *resets, sampling, shuffling = progress.seeds(branch.seed, config.episodes + 2)
-        generator = torch.Generator(policy.device).manual_seed(sampling)
-        episodes: list[Episode] = []
-        while len(episodes) < config.episodes:
-            chunk = [{"seed": seed} for seed in resets[len(episodes) :][: len(envs)]]
-            episodes += rollout(
-                policy, envs[: len(chunk)], chunk, config.temperature, config.max_new_tokens, generator
-            )
+        *seeds, shuffling = progress.seeds(branch.seed, 2 * config.episodes + 1)
+        resets = [{"seed": seed} for seed in seeds[: config.episodes]]
+        sampling = seeds[config.episodes :]
+        episodes = rollout(policy, envs, resets, config.temperature, config.max_new_tokens, sampling)
         branch.compute.buffer_tokens += sum(episode.tokens_read for episode in episodes)
         # 3. Learning
         logs, tokens = learn(

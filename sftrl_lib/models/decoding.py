@@ -18,6 +18,7 @@ import torch
 from . import llama
 from .cache import RaggedCache
 from .graphs import Graphs
+from .masks import masks_of_layers
 from .policy import Picture, Policy, stack_pictures
 
 Columns = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -82,10 +83,11 @@ class Decoding:
         text = getattr(decoder, "language_model", decoder)
         if pictures is None and llama.is_llama(text):
             return llama.forward(text, ids, positions, mask, self.cache)
+        distance = positions[:, :, None] - torch.arange(mask.shape[-1], device=mask.device)
         return decoder(
             input_ids=ids,
             position_ids=positions,
-            attention_mask=mask.to(self.policy.model.dtype),
+            attention_mask=masks_of_layers(text.config, mask.to(self.policy.model.dtype), distance),
             past_key_values=self.cache,
             use_cache=True,
             **(pictures or {}),

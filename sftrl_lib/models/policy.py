@@ -104,6 +104,8 @@ class Policy:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., hidden size) -> (..., vocabulary), in float32. Masks the image token, which is never sampled."""
         logits = self.model.get_output_embeddings()(hidden).float()
+        if cap := getattr(self.model.config.get_text_config(), "final_logit_softcapping", None):  # Gemma 2
+            logits = cap * torch.tanh(logits / cap)
         if self.image_token is not None:
             logits[..., self.image_token] = _MASKED
         return logits
@@ -213,7 +215,24 @@ def load_policy(
         raise cannot_load(source, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Policy(model.eval(), tokenizer, critic, processor)
+    policy = Policy(model.eval(), tokenizer, critic, processor)
+    _check_logits(policy, source)
+    return policy
+
+
+@torch.no_grad()
+def _check_logits(policy: Policy, source: str) -> None:
+    """Raises CheckpointError if the model does more to its last hidden states than `Policy.logits` does."""
+    ids = torch.tensor([[policy.end_token] * 4], device=policy.device)
+    expected = policy.model(input_ids=ids, use_cache=False).logits.float()
+    found = policy.logits(policy.decoder(input_ids=ids, use_cache=False).last_hidden_state)
+    if policy.image_token is not None:
+        expected[..., policy.image_token] = found[..., policy.image_token]
+    if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2):
+        raise CheckpointError(
+            f"{type(policy.model).__name__} in {source!r} scales or shifts its logits in a way that is not known here; "
+            "choose another architecture."
+        )
 
 
 def _load_model(source: str, pictures: bool, dtype: str) -> PreTrainedModel:

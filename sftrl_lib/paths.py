@@ -41,9 +41,24 @@ def _user_data() -> Path:
 HOME = _home()  # everything written goes below it
 
 
+def named_model(name: str) -> Path | None:
+    """The folder of the model of that name, shipped with the package or made by `make model`; None if there is none."""
+    return shipped(name) or _inside(made_models(), name)
+
+
 def shipped(name: str) -> Path | None:
     """The folder of the model of that name that comes with the package; None where there is none."""
-    return SHIPPED / name if name in {folder.name for folder in SHIPPED.iterdir()} else None
+    return _inside(SHIPPED, name)
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """What is called exactly `name` in a folder; a name such as `..` is not."""
+    return folder / name if folder.is_dir() and name in os.listdir(folder) else None
+
+
+def made_models() -> Path:
+    """Models that were downloaded and converted once, for all profiles; not committed."""
+    return HOME / "build" / "models"
 
 
 def build(profile: str) -> Path:

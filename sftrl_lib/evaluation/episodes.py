@@ -32,8 +32,7 @@ def play(
     ValueError for an unknown split.
     """
     arguments = task.split(split)
-    stream = [seed, list(task.splits).index(split)]
-    resets = [{"seed": seed} for seed in _seeds(_EPISODES, stream, how.episodes)]
+    starts = resets(task, split, seed, how.episodes)
     envs = [task.make_env(arguments, how.attempts) for _ in range(min(batch, how.episodes))]
     with tqdm(total=how.episodes, desc=description or split, unit=task.unit, mininterval=10, leave=False) as bar:
 
@@ -42,12 +41,18 @@ def play(
                 conversation.picture = None  # no metric needs it, and those of 250 routes fill a gigabyte
             bar.update()
 
-        sampling = _seeds(_SAMPLING, stream, how.episodes)
-        return rollout(policy, envs, resets, how.temperature, how.max_new_tokens, sampling, ended)
+        sampling = _seeds(_SAMPLING, task, split, seed, how.episodes)
+        return rollout(policy, envs, starts, how.temperature, how.max_new_tokens, sampling, ended)
 
 
-def _seeds(purpose: int, stream: list[int], count: int) -> list[int]:
-    return np.random.SeedSequence([purpose, *stream]).generate_state(count).tolist()
+def resets(task: Task, split: str, seed: int, count: int) -> list[dict[str, Any]]:
+    """The arguments of ``reset`` for the hands or routes of a split that every player is tested on."""
+    return [{"seed": reset} for reset in _seeds(_EPISODES, task, split, seed, count)]
+
+
+def _seeds(purpose: int, task: Task, split: str, seed: int, count: int) -> list[int]:
+    stream = [purpose, seed, list(task.splits).index(split)]
+    return np.random.SeedSequence(stream).generate_state(count).tolist()
 
 
 def within(episodes: Sequence[Episode], attempts: int) -> tuple[float, int]:

@@ -5,7 +5,6 @@ A bad value raises ValueError with one sentence that names the field, before any
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -13,6 +12,9 @@ from typing import Any
 
 FROZEN = ("none", "vision", "vision+adapter")  # parts of a vision-language model that are not trained
 RATIOS = ("token", "sequence")
+HIGHEST_RATE = 1.0  # of learning: Adam moves every weight by about as much at each step
+HIGHEST = 1e6  # of any number that has no narrower bounds, far below what overflows in float32
+TEMPERATURES = 1e-3, 1e3  # logits divided by much less overflow
 
 
 def check(config: Any, name: str, good: bool, must: str) -> None:
@@ -24,22 +26,46 @@ def check(config: Any, name: str, good: bool, must: str) -> None:
 def check_whole(config: Any, *names: str, least: int = 1) -> None:
     """The fields are whole numbers of at least `least`; NumPy's count as well."""
     for name in names:
-        value = getattr(config, name)
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        check(config, name, whole and value >= least, f"a whole number of at least {least}")
+        good = is_whole(getattr(config, name), least)
+        check(config, name, good, f"a whole number of at least {least}, below 2**31")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether `value` is a whole number from `least` on that 32 bits hold; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**31
 
 
 def check_number(
-    config: Any, *names: str, low: float = 0.0, high: float = math.inf, above: bool = False, below: bool = False
+    config: Any, *names: str, low: float = 0.0, high: float = HIGHEST, above: bool = False, below: bool = False
 ) -> None:
-    """The fields are finite numbers from `low` to `high`; `above` and `below` leave out the ends themselves."""
-    ends = f"{'above' if above else 'from'} {low:g}"
-    ends += "" if high == math.inf else f"{', below' if below else ' to'} {high:g}"
+    """The fields are numbers from `low` to `high`; `above` and `below` leave out the ends themselves."""
+    ends = f"{'above' if above else 'from'} {low:g}{', below' if below else ' to'} {high:g}"
     for name in names:
         value = getattr(config, name)
-        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        inside = number and low <= value <= high and not (above and value == low) and not (below and value == high)
+        inside = is_number(value, low, high) and not (above and value == low) and not (below and value == high)
         check(config, name, inside, f"a number {ends}")
+
+
+def is_number(value: Any, low: float, high: float) -> bool:
+    """Whether `value` is a number from `low` to `high`; True, False and NaN are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high
+
+
+def check_temperatures(config: Any, name: str, greedy: bool = False) -> None:
+    """The field is a temperature, or a tuple of some; 0 is one if `greedy`."""
+    value, (low, high) = getattr(config, name), TEMPERATURES
+    given = value if isinstance(value, tuple | list) else (value,)
+    good = all(is_number(t, low, high) or (greedy and is_number(t, 0.0, 0.0)) for t in given)
+    several = "temperatures" if given is value else "a temperature"
+    check(config, name, good and len(given) > 0, f"{several} from {low:g} to {high:g}{', or 0' if greedy else ''}")
+
+
+def check_adam(config: Any) -> None:
+    """The fields ``adam_betas`` and ``adam_eps``, which is not to vanish in float32."""
+    betas = config.adam_betas
+    good = isinstance(betas, tuple | list) and len(betas) == 2 and all(is_number(b, 0.0, 1.0) and b < 1 for b in betas)
+    check(config, "adam_betas", good, "two numbers from 0, below 1")
+    check_number(config, "adam_eps", low=1e-30, high=1.0)
 
 
 def check_flag(config: Any, name: str) -> None:
@@ -67,7 +93,8 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         check_whole(self, "examples", "batch_size")
-        check_number(self, "lr", "adam_eps", above=True)
+        check_number(self, "lr", high=HIGHEST_RATE, above=True)
+        check_adam(self)
         check_number(self, "warmup", high=1.0, below=True)
         check_choice(self, "frozen", FROZEN)
         check_flag(self, "group_by_length")
@@ -101,7 +128,10 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         check_whole(self, "episodes", "attempts", "max_new_tokens", "epochs", "minibatches", "micro_batches")
-        check_number(self, "temperature", "lr", "value_lr", "clip", "max_grad_norm", "adam_eps", above=True)
+        check_temperatures(self, "temperature")
+        check_number(self, "lr", "value_lr", high=HIGHEST_RATE, above=True)
+        check_number(self, "clip", "max_grad_norm", above=True)
+        check_adam(self)
         check_number(self, "lr_end", "gamma", "gae_lambda", high=1.0)
         check_number(self, "value_coef", "entropy_coef", "kl_coef")
         check_choice(self, "ratio", RATIOS)
@@ -135,9 +165,11 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         counts = ("episodes_end", "episodes_curve", "episodes_greedy", "episodes_sensitivity")
         check_whole(self, *counts, "attempts", "max_new_tokens")
-        check_number(self, "temperature")
-        check(self, "temperatures", all(t >= 0 for t in self.temperatures), "numbers of at least 0")
-        check(self, "attempts_grid", all(k >= 1 for k in self.attempts_grid), "whole numbers of at least 1")
+        for name in ("temperature", "temperatures"):
+            check_temperatures(self, name, greedy=True)
+        grid = self.attempts_grid
+        good = isinstance(grid, tuple | list) and len(grid) > 0 and all(is_whole(k, 1) for k in grid)
+        check(self, "attempts_grid", good, "whole numbers of at least 1, below 2**31")
 
     def protocol(self, end: bool = True, **changes: Any) -> Protocol:
         """The paper's protocol at the end of a branch, or along its curve; `changes` replaces single fields."""

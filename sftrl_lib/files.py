@@ -1,7 +1,13 @@
-"""Writing files and folders so that a kill or a power cut leaves the old content or the new one, never half of it."""
+"""Writing files and folders so that a kill or a power cut leaves the old content or the new one, never half of it.
+
+What disks and copies do to files afterwards is found by a seal: ``digests.json``, the SHA-256 of each file of a folder.
+Readers check it (`check_seal`) where a flipped bit would only change numbers. A folder without one is taken as it is.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +15,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+SEAL = "digests.json"
+
+
+class BrokenSeal(ValueError):
+    """A file is not as it was sealed; the message begins with its name, and readers say what to do about it."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:
@@ -41,7 +57,8 @@ def fresh_folder(folder: Path) -> Path:
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:
-    """Put the complete folder `fresh` in the place of `folder`; a kill in between leaves ``folder.old``."""
+    """Seal the complete folder `fresh` and put it in the place of `folder`; a kill in between leaves ``folder.old``."""
+    seal(fresh)
     flush(fresh)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -50,6 +67,40 @@ def replace_folder(fresh: Path, folder: Path) -> None:
     os.replace(fresh, folder)
     _sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file of any size, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the digests of all files in `folder`, as its last file; hidden ones are what a kill has left of a write."""
+    files = (path.name for path in folder.iterdir() if path.is_file())
+    names = sorted(name for name in files if name != SEAL and not name.startswith("."))
+    write_atomically(folder / SEAL, json.dumps({name: sha256(folder / name) for name in names}, indent=1) + "\n")
+
+
+def check_seal(folder: Path, *names: str) -> None:
+    """Raises BrokenSeal for the first file that is not as it was sealed; a folder without a seal is taken as it is.
+
+    `names`: only these files are looked at. Files that came after the seal are never looked at.
+    """
+    path = folder / SEAL
+    if not os.path.isfile(path):
+        return
+    try:
+        sealed = dict(json.loads(path.read_text(encoding="utf-8")))
+        if elsewhere := [name for name in sealed if name != Path(name).name]:
+            raise ValueError(f"{ascii(elsewhere[0])} is no name in this folder")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise BrokenSeal(path, f"{SEAL} is no list of digests: {reason(error)}") from error
+    for name in (name for name in sealed if name in (names or sealed)):
+        if not (folder / name).is_file():
+            raise BrokenSeal(folder / name, f"{name} is missing")
+        if sha256(folder / name) != sealed[name]:
+            raise BrokenSeal(folder / name, f"{name} is not as {SEAL} lists it; if you changed it, delete {SEAL}")
 
 
 def flush(folder: Path) -> None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from . import paths
-from .files import write_atomically
+from .files import SEAL, sha256, write_atomically
 
 VERSION = 1  # of what all stages compute
 MADE_WITH = "made_with.json"
@@ -71,7 +71,7 @@ def digest(content: Any) -> str:
 def model(name: str) -> str:
     """The identity of a model: a digest of the files in its folder (shipped or a path), or else its hub name."""
     folder = paths.named_model(name) or Path(name)
-    found = sorted(path for path in folder.glob("*") if path.is_file() and path.name != "record.json")
+    found = sorted(path for path in folder.glob("*") if path.is_file() and path.name not in ("record.json", SEAL))
     if not found:
         return name
     return digest([[path.name, _file(path, path.stat().st_size, path.stat().st_mtime_ns)] for path in found])
@@ -80,7 +80,7 @@ def model(name: str) -> str:
 @lru_cache
 def _file(path: Path, size: int, changed: int) -> str:
     if size <= _LARGE:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256(path)
     with path.open("rb") as file:
         begin = file.read(_END)
         file.seek(-_END, os.SEEK_END)

@@ -58,7 +58,7 @@ class Study:
 
     def __post_init__(self) -> None:
         check(self, "foundation", bool(self.foundation), "a shipped model, a folder or a hub name")
-        check_number(self, "fork_flops", above=True)
+        check_number(self, "fork_flops", high=1e30, above=True)
         check_whole(self, "init_steps", "checkpoints")
 
     def config(self, method: Method) -> Any:

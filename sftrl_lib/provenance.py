@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from . import doctor, fingerprint, paths
-from .files import reason, write_atomically
+from .files import check_seal, reason, sha256, write_atomically
 
 UNKNOWN = "unknown"
 CODE = ("sftrl_lib", "notebooks", "requirements.lock", "Makefile")  # clean: these are as committed
@@ -62,7 +62,7 @@ class Finding:
 def origin() -> dict[str, Any]:
     """What a result that is made now comes from; the keys are `ORIGIN`, library and lock are digests."""
     lock = paths.ROOT / "requirements.lock"
-    digests = {"library": fingerprint.library(), "lock": _sha256(lock) if lock.is_file() else UNKNOWN}
+    digests = {"library": fingerprint.library(), "lock": sha256(lock) if lock.is_file() else UNKNOWN}
     return {**commit(), **digests, "machine": machine(), "versions": versions()}
 
 
@@ -113,7 +113,7 @@ def files(profile: str) -> dict[str, dict[str, Any]]:
     written = table.stat().st_mtime if table.is_file() else 0.0
     for name in _names(profile):
         path = paths.HOME / name
-        found[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        found[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
         if path.stat().st_mtime < written and not _is_checkpoint(name):
             found[name]["older"] = True
     return found
@@ -145,6 +145,7 @@ def merge_logs(profile: str) -> None:
     logs = []
     for path in sorted(paths.build(profile).glob("runs/[!.]*/log.json")):
         try:
+            check_seal(path.parent, path.name)
             entries = [dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
             logs.append(pd.DataFrame(entries, dtype=float).assign(run=path.parent.name))
         except (ValueError, TypeError) as error:
@@ -193,7 +194,7 @@ def _problem(name: str, digest: str) -> str:
     path, checkpoint = paths.HOME / name, _is_checkpoint(name)
     if not path.is_file():
         return "" if checkpoint else "missing"
-    if _sha256(path) == digest:
+    if sha256(path) == digest:
         return ""
     if checkpoint:
         return "retrained"
@@ -259,11 +260,6 @@ def _refusal(name: str, profile: str) -> str:
 
 def _is_checkpoint(name: str) -> bool:
     return name.startswith("build/")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

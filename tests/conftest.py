@@ -1,4 +1,4 @@
-"""What several test files share: a tiny random model that speaks the project's tokenizer."""
+"""What several test files share: a tiny random model that speaks the project's tokenizer, and an empty checkout."""
 
 import os
 
@@ -44,3 +44,17 @@ def vision_folder(tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "vision"
     tiny_vision_policy(tokenizer).save(folder)
     return folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty checkout with a blank in its name, and the environment for a child process that works in it."""
+    from sftrl_lib import paths
+
+    root = tmp_path / "a checkout"
+    (root / "notebooks").mkdir(parents=True)
+    for name, value in (("ROOT", root), ("HOME", root), ("NOTEBOOKS", root / "notebooks")):
+        monkeypatch.setattr(paths, name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("SFTRL_HOME", str(root))
+    return root

@@ -29,7 +29,15 @@ BAD = [
     (PPOConfig, "gae_lambda", -0.1), (PPOConfig, "kl_coef", -0.1), (PPOConfig, "max_grad_norm", float("inf")),
     (EvaluationConfig, "episodes_end", 0), (EvaluationConfig, "temperature", -0.1),
     (EvaluationConfig, "temperatures", (0.5, -1.0)), (EvaluationConfig, "attempts_grid", (0, 1)),
+    (EvaluationConfig, "temperatures", (0.5, "hot")), (EvaluationConfig, "temperatures", ()),
+    (EvaluationConfig, "attempts_grid", 3), (EvaluationConfig, "attempts_grid", (1, 2.5)),
     (LoRAConfig, "rank", 0), (LoRAConfig, "dropout", 1.0),
+    # What overflows in float32, or vanishes in it
+    (SFTConfig, "lr", 1e38), (PPOConfig, "lr", 1e38), (PPOConfig, "value_lr", 1.5), (PPOConfig, "temperature", 1e-40),
+    (EvaluationConfig, "temperature", 1e-40), (PPOConfig, "temperature", 1e38), (PPOConfig, "kl_coef", 1e38),
+    (PPOConfig, "value_coef", 1e300), (PPOConfig, "clip", 1e300), (PPOConfig, "adam_eps", 1e-46),
+    (SFTConfig, "adam_betas", (0.9, 1.0)), (PPOConfig, "adam_betas", 0.9), (SFTConfig, "adam_betas", (0.9, "x")),
+    (PPOConfig, "episodes", 10**30), (LoRAConfig, "alpha", 1e38),
 ]  # fmt: skip
 
 
@@ -52,6 +60,7 @@ def test_a_profile_checks_itself(field, value):
 
 
 def test_numpys_numbers_count():
+    assert SFTConfig(adam_betas=[np.float32(0.5), 0]).lr == 1e-3
     assert PPOConfig(episodes=np.int64(8), lr=np.float32(1e-3)).episodes == 8
     assert replace(SMOKE, name="mine", seeds=(np.int64(3),)).seeds == (3,)
 

@@ -1,7 +1,7 @@
 """A short form of the fault campaign (`fault_campaign.py`); the long one is run by hand."""
 
 import pytest
-from fault_campaign import MOMENTS, small_campaign
+from fault_campaign import MOMENTS, SENTENCE, small_campaign
 
 from sftrl_lib import paths
 
@@ -22,3 +22,15 @@ def test_kill_9_changes_no_result(campaign):
 def test_a_full_disk_loses_nothing(campaign):
     """No file may grow beyond 20 kB: the run fails and, with room, ends in the same results."""
     assert campaign.full_disk(20_000)
+
+
+def test_a_flipped_bit_in_a_weight_is_named(campaign):
+    outcomes = campaign.flips("step/model.safetensors")
+    assert len(outcomes) == 1 and outcomes["step/model.safetensors"].startswith(SENTENCE)
+
+
+def test_a_campaign_goes_on_where_it_was_stopped(campaign):
+    again = small_campaign(campaign.work, paths.SHIPPED / "gp-l")
+    assert again.tally == campaign.tally and again.seconds == campaign.seconds
+    assert again.kills(sum(again.tally.get("kills", {}).values())) == sum(campaign.tally.get("kills", {}).values())
+    assert "kills (1 at a dataset, 1 at a training checkpoint)" in again.summary()

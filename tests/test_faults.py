@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from test_sft import demonstrations
 from tiny_models import tiny_profile, with_study
 
-from sftrl_lib import paths
-from sftrl_lib.configs import PPOConfig, SFTConfig
+from sftrl_lib import configs, paths
+from sftrl_lib.configs import LoRAConfig, PPOConfig, SFTConfig
+from sftrl_lib.files import SEAL, seal
 from sftrl_lib.models import checkpoint
 from sftrl_lib.models.checkpoint import CheckpointError, load_state, save_state
 from sftrl_lib.runs import Run
@@ -94,6 +95,8 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(kind, profile, home, cap
     training = Run(profile, "gp-l", "init").folder / "training"
     before, newest = training / "checkpoint-4", training / "checkpoint-5"
     assert sft.last_complete(training) == newest and not capsys.readouterr().out
+    for folder in (before, newest):  # as it is until all of it is written
+        (folder / SEAL).unlink()
     TORN[kind](newest)
     assert sft.last_complete(training) == before
     said = capsys.readouterr().out
@@ -116,6 +119,27 @@ def test_training_after_a_torn_checkpoint_is_the_same_training(torn, profile, ho
     assert weights.read_bytes() == expected
 
 
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2)], ids=["all weights", "adapters"])
+def test_a_checkpoint_that_lacks_a_tensor_is_not_trained_on(lora, profile, tmp_path, monkeypatch):
+    """transformers would go on with what it has, and peft with adapters that have learnt nothing."""
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    monkeypatch.setattr(sft, "train_steps", partial(sft.train_steps, save_every=2))
+    run = Run(replace(profile, lora=lora), "gp-l", "init")
+    fork.train(run)
+    newest = run.folder / "training" / "checkpoint-5"
+    [file] = newest.glob("*.safetensors")
+    tensors = load_file(file)
+    name = min(tensors)
+    save_file({other: tensor for other, tensor in tensors.items() if other != name}, file, metadata={"format": "pt"})
+    seal(newest)
+    (run.folder / "finished").unlink()
+    with pytest.raises(CheckpointError, match="lacks tensors .*; remove it, and training goes on from the") as error:
+        fork.train(run)
+    assert str(newest) in one_sentence(error)
+    shutil.rmtree(newest)
+    fork.train(run)
+
+
 # Numbers that are none
 
 
@@ -136,6 +160,7 @@ def test_a_rate_far_too_high_stops_training_and_spoils_nothing(
 ):
     monkeypatch.setattr(sft, "train", partial(sft.train, save_every=1))
     monkeypatch.setattr(ppo, "train", partial(ppo.train, save_every=1))
+    monkeypatch.setattr(configs, "HIGHEST_RATE", 1e30)  # such a rate is refused, and lower ones may break down too
     init = profile.study("gp-l")
     bad = with_study(profile, **{config: replace(getattr(init, config), **{field: 1e30})})
     start = replace(Run(bad, "gp-l", "init"), profile=profile)  # Init learns at the usual rate
@@ -253,7 +278,8 @@ def test_nothing_that_is_not_finite_is_saved_or_goes_on(policy, tmp_path, value)
             assert str(snapshot) in one_sentence(error)
         tensor.view(-1)[-1] = good
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    path = tmp_path / "training" / "value_head.safetensors"  # as older versions have saved it
+    path = tmp_path / "training" / "value_head.safetensors"  # as older versions have saved it, unsealed
+    (tmp_path / "training" / SEAL).unlink()
     save_file({name: torch.full_like(tensor, value) for name, tensor in load_file(path).items()}, path)
     with pytest.raises(CheckpointError, match="damaged .value_head.* not finite.; remove it to start over") as error:
         load_state(tmp_path / "training", state, {})

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ..files import reason
+from ..files import check_seal, reason
 from ..runs import Run
 from ..tables import TableError
 
@@ -20,6 +20,7 @@ def training_log(run: Run) -> pd.DataFrame:
     if not path.exists():
         raise TableError(f"There is no training log of {run.name}; train it first.")
     try:
+        check_seal(run.folder, path.name)
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         finished = run.folder / "finished"

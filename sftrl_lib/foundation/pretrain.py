@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import __version__
+from ..files import check_seal, seal
 from ..models.checkpoint import CheckpointError, load_state, save_state
 from ..models.policy import Policy, load_policy, model_folder
 from ..paths import SHIPPED, build
@@ -279,6 +280,7 @@ def read_record(name: str) -> dict:
     """The training record of a shipped foundation model. Raises CheckpointError if it is missing or unreadable."""
     path = Path(model_folder(name)) / "record.json"
     try:
+        check_seal(path.parent, path.name)
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{name!r} has no readable record of how it was made ({error}).") from error
@@ -309,6 +311,7 @@ def ship(work: Path, folder: Path) -> None:
     }
     policy.save(folder)
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    seal(folder)
     for name, score in record["capabilities"].items():
         print(f"{name:32} {100 * score:5.1f} %")
     print(f"written: {folder}")

@@ -1,22 +1,27 @@
 """Chat messages as text, by the model's own chat template; and whether that template is fit to train and play with.
 
 A chat template is a program that comes with the model. jinja's sandbox keeps it from touching anything, but not from
-looping for ever, from ending answers with a token that nothing here would recognise, or from writing today's date.
-`check_template` finds that out with a short chat, before any weights are read.
+looping for ever, from filling the memory, from ending answers with a token that nothing here would recognise, or from
+writing today's date. `check_template` finds that out with a short chat, before any weights are read.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import chat_template_utils
 
 from ..files import reason
 from ..messages import Message, message_text, parts_message
@@ -26,8 +31,32 @@ Messages = list[Message]
 T = TypeVar("T")
 
 LIMIT = 5.0  # seconds for the chats of `check_template`, which take milliseconds
+_MEMORY = 2**30  # bytes for them, which take some thousand
+_LARGEST = 10**6  # bits, letters or items of a product or power; more takes Python too long at a time to be stopped
 _ANSWER, _REPLY = "&&&", "%%%"  # stand for what is said, where only what the template writes around it counts
 _EXCHANGE = [{"role": "user", "content": "@"}, {"role": "assistant", "content": _ANSWER}]
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox of transformers, but ``10**(10**9)`` and ``'x' * 10**10`` are errors, as long ranges are in both."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if _size(operator, left, right) > _LARGEST:
+            raise OverflowError(f"the result of an operation {operator} is too large for a chat")
+        return super().call_binop(context, operator, left, right)
+
+
+def _size(operator: str, left: Any, right: Any) -> int:
+    """About how many bits, letters or items a product or power of any two values has; 0 for what is never large."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+    sized, times = (left, right) if isinstance(left, Sized) else (right, left)
+    return len(sized) * times if isinstance(sized, Sized) and isinstance(times, int) else 0
+
+
+chat_template_utils.ImmutableSandboxedEnvironment = _Sandbox  # it takes none from us
 
 
 @dataclass(frozen=True)
@@ -155,7 +184,7 @@ def _limited(call: Callable[[], T], seconds: float) -> T:
     """What `call` returns or raises; TimeoutError if that takes longer than `seconds`.
 
     In a thread, which is then stopped: an alarm only works in the main thread on Unix, and a child process would have
-    to import transformers first. One operation that Python cannot interrupt, such as a huge power, is not stopped.
+    to import transformers first.
     """
     outcome: Future[T] = Future()
 
@@ -166,9 +195,28 @@ def _limited(call: Callable[[], T], seconds: float) -> T:
             outcome.set_exception(error)
 
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
     try:
-        return outcome.result(seconds)
+        with _memory_limit(_MEMORY):
+            thread.start()
+            return outcome.result(seconds)
     except TimeoutError:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
         raise
+
+
+@contextmanager
+def _memory_limit(more: int) -> Iterator[None]:
+    """Inside the block this process may grow by `more` bytes, beyond which is a MemoryError; only Linux can do that."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    limits = {pages * resource.getpagesize() + more, before, most} - {resource.RLIM_INFINITY}
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))

@@ -1,7 +1,8 @@
 """Atomic training checkpoints without pickle: tensors in safetensors, everything else in JSON.
 
 A checkpoint is a folder that appears under its name only when it is complete, so a run that is killed at any moment
-leaves either the previous checkpoint or the next one. What is not finite is neither saved nor loaded.
+leaves either the previous checkpoint or the next one. What is not finite is neither saved nor loaded, and what has
+changed since it was sealed is not loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ..files import fresh_folder, reason, replace_folder
+from ..files import BrokenSeal, check_seal, fresh_folder, reason, replace_folder
 
 State = dict[str, torch.nn.Module | torch.optim.Optimizer]
 
@@ -37,10 +38,14 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
 
 
 def damaged_file(folder: Path) -> tuple[Path, Exception] | None:
-    """The first file of a model or checkpoint that is not what its name says, and why; None if all are sound.
+    """The first file of a model or checkpoint that is not what its name or seal says, and why; None if all are sound.
 
-    Weights are checked by their header and length, what torch has saved by its checksums.
+    Without a seal, weights are checked by their header and length, what torch has saved by its checksums.
     """
+    try:
+        check_seal(folder)
+    except BrokenSeal as error:
+        return error.path, error
     for path in sorted(folder.iterdir()):
         try:
             if path.suffix == ".json":
@@ -112,6 +117,7 @@ def load_state(folder: Path, state: State, config: dict[str, Any]) -> dict[str, 
             return None
         os.replace(old, folder)
     try:
+        check_seal(folder)
         meta = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         if meta["config"] != json.loads(json.dumps(config)):
             raise CheckpointError(f"{folder} was made with another configuration; remove it or choose another folder.")

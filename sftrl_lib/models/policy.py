@@ -32,7 +32,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from ..configs import LoRAConfig
-from ..files import reason
+from ..files import check_seal, reason
 from .chat_template import ChatTemplate, Messages, check_template
 from .checkpoint import CheckpointError
 from .sources import base_model, cannot_load, check_finite, check_model, check_tensors, model_folder, pick_device
@@ -198,6 +198,8 @@ def load_policy(
     base, device = base_model(source), pick_device(device)
     pictures = check_model(source).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     try:
+        for folder in dict.fromkeys((source, base)):
+            check_seal(Path(folder))
         # Pillow's image processors: the default needs torchvision and resizes a little differently.
         options = {"backend": "pil", "trust_remote_code": False}
         processor = AutoProcessor.from_pretrained(source, **options) if pictures else None

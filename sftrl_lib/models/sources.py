@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..files import reason
+from ..files import BrokenSeal, reason
 from ..paths import named_model
 from .checkpoint import CheckpointError, damaged_file, not_finite
 from .masks import LAYERS
@@ -97,6 +97,8 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str) -> No
 def cannot_load(source: str, error: Exception) -> CheckpointError:
     """What to raise if other libraries cannot read a model, with the file that is to blame and the cure."""
     folder = Path(source)
+    if isinstance(error, BrokenSeal):
+        return CheckpointError(f"{error.path} is damaged ({reason(error)}); {cure(str(error.path.parent))}.")
     if "trust_remote_code" in str(error):
         return CheckpointError(
             f"{source!r} needs Python code of its own, which is never run here; choose a model that transformers "
@@ -120,6 +122,8 @@ def cure(source: str) -> str:
     folder = Path(source)
     if (folder / "compute.json").is_file():  # a snapshot of a run
         return f"remove {str(folder.parent)!r} and run the step that makes it again"
+    if (folder / "trainer_state.json").is_file():  # the trainer's own checkpoint
+        return "remove it, and training goes on from the one before"
     return "restore the file, or make or download the model again"
 
 

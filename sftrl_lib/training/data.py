@@ -9,10 +9,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Features, Image, List, Value, load_from_disk
+from datasets import Dataset, Features, Image, List, Value, disable_caching, load_from_disk
 
-from ..files import fresh_folder, reason, replace_folder
+from ..files import check_seal, fresh_folder, reason, replace_folder
 from ..task import Task
+
+disable_caching()  # what a trainer makes of the data would be kept beside it, and used again without a check
 
 _CHAT = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
 FEATURES = {  # modality -> the columns' types; None: inferred from the data
@@ -44,6 +46,7 @@ def make_dataset(folder: Path, task: Task, kind: str, examples: int, seed: int) 
 def read_dataset(folder: Path) -> Dataset:
     """The demonstrations in `folder`. Raises DatasetError if they are missing or damaged."""
     try:
+        check_seal(folder)
         dataset = load_from_disk(str(folder))
         if set(dataset.column_names) - {"images"} != {"prompt", "completion"} or not len(dataset):
             raise ValueError(f"columns {dataset.column_names}, {len(dataset)} rows")

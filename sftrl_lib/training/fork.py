@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from ..files import disk_errors
+from ..files import disk_errors, seal
 from ..fingerprint import claim
 from ..methods import INIT
 from ..models.policy import Policy, check_model, load_policy
@@ -53,6 +53,7 @@ def train(run: Run) -> list[Snapshot]:
                 _make_init(run, branch)
             else:
                 run.method.load_trainer()(branch)
+            seal(folder)  # of the log; each snapshot has its own
         (folder / FINISHED).touch()
     return snapshots(folder)
 

@@ -26,9 +26,10 @@ from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
 from ..configs import SFTConfig
-from ..files import flush, reason, write_atomically
+from ..files import flush, reason, seal, write_atomically
 from ..models.checkpoint import damaged_file
 from ..models.policy import Policy
+from ..models.sources import check_tensors
 from .branch import Branch
 from .compute import Compute
 from .finite import check_number, check_weights
@@ -44,7 +45,7 @@ LENGTH = "length"  # column: tokens of an example with a picture, for batches of
 
 
 class _Snapshots(TrainerCallback):
-    """Writes the snapshots of a branch while TRL trains it, and sees that TRL's own checkpoints get to the disk."""
+    """Writes the snapshots of a branch while TRL trains it; seals TRL's own checkpoints and sees them to the disk."""
 
     def __init__(self, policy: Policy, folder: Path, compute: Compute, steps: set[int]) -> None:
         self.policy, self.folder, self.compute, self.steps = policy, folder, compute, steps
@@ -55,7 +56,9 @@ class _Snapshots(TrainerCallback):
             write_snapshot(self.policy, self.folder, state.global_step, self.compute)
 
     def on_save(self, args, state, control, **kwargs):
-        flush(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seal(checkpoint)
+        flush(checkpoint)
 
 
 class _FiniteWeights(TrainerCallback):
@@ -109,14 +112,19 @@ class _Trainer(SFTTrainer):
         return norm
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        """Load the weights as they are loaded everywhere else.
+        """Load the weights as they are loaded everywhere else. Raises CheckpointError unless they are this model's.
 
         transformers reads the file with ``strict=False``. The names in a saved LLaVA are not those of the module, so
         nothing would be loaded and training would silently continue from its initial weights.
         """
-        if hasattr(self.model, "peft_config"):  # adapters have names of their own, which do match
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        source = str(resume_from_checkpoint)
+        if hasattr(self.model, "peft_config"):  # adapters alone
+            loaded = self.model.load_adapter(source, self.model.active_adapter, is_trainable=True)
+            check_tensors(loaded._asdict(), source)
+            return
+        options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # `check_tensors` refuses them
+        saved, report = type(self.model).from_pretrained(source, dtype=self.model.dtype, **options)
+        check_tensors(report, source)
         self.model.load_state_dict(saved.state_dict())
 
     def train_to(self, steps: int, checkpoint: Path | None) -> None:
@@ -141,7 +149,7 @@ class _Trainer(SFTTrainer):
 def last_complete(training: Path) -> Path | None:
     """The newest of the trainer's own checkpoints that is whole, if there is one.
 
-    Newer ones, which a kill or a power cut has left in pieces, are removed with a message.
+    Newer ones, which a kill or a power cut has left in pieces or a disk has changed, are removed with a message.
     """
     steps = (path.name.removeprefix("checkpoint-") for path in training.glob("checkpoint-*/"))
     torn, whole = {}, None
@@ -154,7 +162,7 @@ def last_complete(training: Path) -> Path | None:
         torn[checkpoint] = problem
     then = f"goes on from {whole.name}" if whole else "starts over"
     for checkpoint, problem in torn.items():
-        print(f"{checkpoint} was not written to its end ({problem}); SFT {then}.")
+        print(f"{checkpoint} is not whole ({problem}); SFT {then}.")
         shutil.rmtree(checkpoint)
     return whole
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import fresh_folder, reason, replace_folder
+from ..files import check_seal, fresh_folder, reason, replace_folder
 from ..fingerprint import MADE_WITH, difference, made_with, plain
 from ..models.checkpoint import CheckpointError, not_finite
 from ..models.policy import Policy
@@ -45,6 +45,7 @@ def write_snapshot(policy: Policy, run: Path, step: int, compute: Compute) -> Pa
 def read_snapshot(folder: Path) -> Snapshot:
     """The snapshot in `folder`. Raises CheckpointError if it is missing or damaged."""
     try:
+        check_seal(folder, "compute.json")  # `load_policy` looks at the model
         saved = json.loads((folder / "compute.json").read_text(encoding="utf-8"))
         return Snapshot(folder, saved.pop("step"), Compute(**saved))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

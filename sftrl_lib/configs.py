@@ -15,6 +15,7 @@ RATIOS = ("token", "sequence")
 HIGHEST_RATE = 1.0  # of learning: Adam moves every weight by about as much at each step
 HIGHEST = 1e6  # of any number that has no narrower bounds, far below what overflows in float32
 TEMPERATURES = 1e-3, 1e3  # logits divided by much less overflow
+MICRO_BATCH_TOKENS = 2_048  # see `Profile.micro_batch_tokens`
 
 
 def check(config: Any, name: str, good: bool, must: str) -> None:
@@ -113,7 +114,6 @@ class PPOConfig:
     lr_end: float = 0.1  # cosine schedule, final share of lr [1e-3]
     epochs: int = 1  # passes over each batch [4]
     minibatches: int = 4  # optimiser steps per pass [2]
-    micro_batches: int = 1  # parts, by length, in which a minibatch's gradient is accumulated: less padding
     clip: float = 0.2  # [0.1]
     ratio: str = "token"  # or "sequence", the official weighted sequence-level ratio
     gamma: float = 0.9  # per attempt [0.9]
@@ -127,7 +127,7 @@ class PPOConfig:
     adam_eps: float = 1e-7
 
     def __post_init__(self) -> None:
-        check_whole(self, "episodes", "attempts", "max_new_tokens", "epochs", "minibatches", "micro_batches")
+        check_whole(self, "episodes", "attempts", "max_new_tokens", "epochs", "minibatches")
         check_temperatures(self, "temperature")
         check_number(self, "lr", "value_lr", high=HIGHEST_RATE, above=True)
         check_number(self, "clip", "max_grad_norm", above=True)

@@ -12,12 +12,14 @@ from numbers import Integral
 from typing import Any
 
 from .configs import (
+    MICRO_BATCH_TOKENS,
     EvaluationConfig,
     LoRAConfig,
     PPOConfig,
     SFTConfig,
     check,
     check_choice,
+    check_flag,
     check_number,
     check_whole,
 )
@@ -38,7 +40,7 @@ from .registry import Registry
 from .task import Task
 from .tasks import TASKS
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "mixed")  # mixed: float32 weights, multiplied in bfloat16
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,15 @@ class Profile:
     dtype: str = "float32"  # of the weights, one of `DTYPES`
     lora: LoRAConfig | None = None  # train adapters in place of all weights
     rollout_batch: int = 256  # episodes decoded side by side; what they answer does not depend on it
+    # How a gradient is computed, not which: what was made with other values is not made again.
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included; a GPU takes more
+    gradient_checkpointing: bool = False  # keep a layer's input only and compute the rest twice: a third more work
 
     def __post_init__(self) -> None:
         check(self, "name", bool(re.fullmatch(r"[a-z][a-z0-9_]*", str(self.name))), "a lower-case name")
         check_choice(self, "dtype", DTYPES)
-        check_whole(self, "rollout_batch")
+        check_whole(self, "rollout_batch", "micro_batch_tokens")
+        check_flag(self, "gradient_checkpointing")
         for name in ("seeds", "ablation_seeds"):
             seeds = getattr(self, name)
             good = all(isinstance(s, Integral) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
@@ -127,7 +133,7 @@ _VIRL_L = Study(
     fork_flops=1e13,
     init_steps=48,
     sft=SFTConfig(batch_size=16, group_by_length=True),
-    ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2, micro_batches=4),
+    ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2),
     evaluation=EvaluationConfig(
         episodes_end=250, episodes_curve=64, episodes_greedy=125, attempts=2, max_new_tokens=64, attempts_grid=(1, 2)
     ),

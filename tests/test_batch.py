@@ -12,8 +12,9 @@ from tiny_models import assert_same_gradients, gradients, played_hands, referenc
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.configs import PPOConfig
 from sftrl_lib.models.rollout import Attempt, Conversation, Episode
-from sftrl_lib.training.batch import key_weights, lay_out, make_batch, pack, row_length
-from sftrl_lib.training.ppo import ppo_loss, token_logprobs, with_advantages
+from sftrl_lib.training.batch import by_length, key_weights, lay_out, make_batch, pack, row_length
+from sftrl_lib.training.logprobs import token_logprobs
+from sftrl_lib.training.ppo import ppo_loss, with_advantages
 from sftrl_lib.virl import expert_pairs
 
 CONFIG = PPOConfig(episodes=4, attempts=3, max_new_tokens=10)
@@ -100,6 +101,13 @@ def test_a_shared_row_has_the_gradient_of_its_conversations(policy, ratio):
         found.append((log, gradients(policy, loss)))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-3, abs=1e-5)
     assert_same_gradients(found[0][1], found[1][1])
+
+
+def test_micro_batches_hold_rows_of_like_length_within_a_number_of_tokens():
+    rows = [[(Conversation([0] * length), [])] for length in (7, 3, 12, 3, 5, 4, 30)]
+    lengths = [[row_length(row) for row in part] for part in by_length(rows, 12)]
+    assert lengths == [[3, 3, 4], [5], [7], [12], [30]], "padding counts: 3 + 3 + 4 + 5 tokens take 4 x 5"
+    assert by_length(rows, 10_000) == [sorted(rows, key=row_length)]
 
 
 @pytest.mark.parametrize("text", [

@@ -52,7 +52,8 @@ def test_a_bad_value_is_one_sentence(kind, field, value):
 
 @pytest.mark.parametrize("field, value", [
     ("name", "My Profile"), ("name", "../laptop"), ("dtype", "float8"), ("rollout_batch", 0), ("seeds", (0, 0)),
-    ("seeds", (-1,)), ("seeds", (2**32,)), ("ablation_seeds", (0.5,)),
+    ("micro_batch_tokens", 0), ("gradient_checkpointing", 1), ("seeds", (-1,)), ("seeds", (2**32,)),
+    ("ablation_seeds", (0.5,)),
 ])  # fmt: skip
 def test_a_profile_checks_itself(field, value):
     with pytest.raises(ValueError, match=rf"^Profile\.{field} must be .*got {re.escape(repr(value))}\.$"):

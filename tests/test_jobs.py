@@ -258,6 +258,9 @@ def test_what_depends_on_a_field_of_a_study_is_due_again_and_nothing_else(task, 
 
 @pytest.mark.parametrize("change, again", [
     ({"dtype": "bfloat16"}, INIT | BRANCHES | ENDS),
+    ({"dtype": "mixed"}, INIT | BRANCHES | ENDS),
+    ({"micro_batch_tokens": 7}, set()),
+    ({"gradient_checkpointing": True}, set()),
     ({"lora": LoRAConfig()}, INIT | BRANCHES | ENDS),
     ({"device": "cuda"}, set()),
     ({"rollout_batch": 7}, set()),

@@ -32,7 +32,8 @@ from sftrl_lib.training.batch import make_batch
 from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.data import make_dataset
-from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss, token_logprobs, with_advantages
+from sftrl_lib.training.logprobs import token_logprobs
+from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss, with_advantages
 from sftrl_lib.training.sft import tokens_per_example, train_steps
 from sftrl_lib.virl.environment import Navigation
 from sftrl_lib.virl.prompts import expert_pairs, expert_response
@@ -204,9 +205,9 @@ def test_logprobs_of_a_batch_are_those_of_a_forward_pass(policy):
 
 def test_parts_of_a_minibatch_keep_their_pictures(policy):
     found, rows = [], ppo_rows(policy)
-    for micro_batches in (1, 3):
+    for tokens in (10_000, 1):
         policy.model.zero_grad()
-        accumulate_gradient(policy, rows, replace(CONFIG, micro_batches=micro_batches))
+        accumulate_gradient(policy, rows, CONFIG, micro_batch_tokens=tokens)
         found.append([p.grad.clone() for p in policy.model.parameters() if p.grad is not None])
     for whole, parts in zip(*found, strict=True):
         torch.testing.assert_close(parts, whole, rtol=2e-3, atol=2e-5)

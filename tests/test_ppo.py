@@ -21,12 +21,13 @@ from sftrl_lib.configs import PPOConfig
 from sftrl_lib.models.policy import Policy
 from sftrl_lib.models.rollout import Attempt, Conversation, Episode
 from sftrl_lib.training.batch import Step, key_weights, make_batch
+from sftrl_lib.training.logprobs import token_logprobs
 from sftrl_lib.training.ppo import (
     accumulate_gradient,
+    explained_variance,
     gae,
     learn,
     ppo_loss,
-    token_logprobs,
     with_advantages,
 )
 
@@ -338,14 +339,55 @@ def test_a_minibatch_in_parts_has_the_gradient_of_the_whole(policy, ratio):
     config = replace(CONFIG, ratio=ratio, entropy_coef=0.01, kl_coef=0.1)
     rows = with_advantages(with_a_formula(policy), config)
     reference, found = tiny_policy(policy.tokenizer, seed=5), []
-    for micro_batches in (1, 3):
+    for tokens in (10_000, 2 * len(rows[0][0][0].ids) + 10):
         policy.model.zero_grad()
-        parts = replace(config, micro_batches=micro_batches)
-        log = accumulate_gradient(policy, rows, parts, reference, "formula")
+        log = accumulate_gradient(policy, rows, config, reference, "formula", tokens)
         found.append((log, {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}))
     (whole, gradient), (parts, same) = found
     assert parts == pytest.approx(whole, rel=1e-4, abs=1e-6)
     assert_same_gradients(gradient, same)
+
+
+@pytest.mark.parametrize("change", ["gradient_checkpointing", "mixed"])
+def test_how_a_gradient_is_computed_does_not_change_which(policy, change):
+    """With less kept between the passes it is the same to the bit; bfloat16 products leave its direction."""
+    config, found, kept = replace(CONFIG, entropy_coef=0.01), [], []
+    rows = with_advantages(with_a_formula(policy), config)
+    policy.model.train()
+    for on in (False, True):
+        policy.model.zero_grad()
+        if on and change == "mixed":
+            policy.mixed = True
+        elif on:
+            policy.model.gradient_checkpointing_enable()
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.nbytes) or x, lambda x: x):
+            loss, log = ppo_loss(policy, make_batch(rows, policy), config)
+        loss.backward()
+        kept.append(sum(sizes))
+        found.append((log, torch.cat([p.grad.flatten() for p in policy.model.parameters()])))
+    (before, gradient), (after, same) = found
+    assert kept[1] < kept[0] and {p.dtype for p in policy.model.parameters()} == {torch.float32}
+    if change == "mixed":
+        assert after != before and after == pytest.approx(before, rel=0.05, abs=0.02)
+        assert 0.99 < torch.cosine_similarity(gradient, same, dim=0) < 1
+    else:
+        assert after == before and torch.equal(gradient, same)
+
+
+def test_explained_variance_by_hand():
+    assert explained_variance([1.0, 2.0, 6.0], [1.0, 2.0, 6.0]) == 1
+    assert explained_variance([4.0, 4.0, 4.0], [1.0, 2.0, 6.0]) == 0
+    # returns 0, 4: variance 4; errors 1, -1: variance 1
+    assert explained_variance([-1.0, 5.0], [0.0, 4.0]) == 0.75
+    assert explained_variance([3.0, -3.0], [1.0, 1.0]) == 0, "there is nothing to explain"
+
+
+def test_an_update_logs_how_well_the_critic_foresaw(policy):
+    episodes, log, _ = updated(policy, CONFIG)
+    steps = [step for row in with_advantages(episodes, CONFIG) for _, steps in row for step in steps]
+    left = np.var([step.return_ - step.attempt.value for step in steps])
+    assert log["explained_variance"] == pytest.approx(1 - left / np.var([step.return_ for step in steps]))
 
 
 def test_an_update_counts_the_tokens_it_trains_on(policy):

@@ -101,8 +101,9 @@ def train(branch) -> None:
 
     from sftrl_lib.models.rollout import rollout
     from sftrl_lib.training.batch import Step, make_batch
+    from sftrl_lib.training.logprobs import token_logprobs
     from sftrl_lib.training.loop import train_by_updates
-    from sftrl_lib.training.ppo import summarise, token_logprobs
+    from sftrl_lib.training.ppo import summarise
 
     policy, config = branch.policy, branch.config
     optimizer = torch.optim.AdamW([p for p in policy.model.parameters() if p.requires_grad], lr=config.lr)

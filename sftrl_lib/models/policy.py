@@ -94,6 +94,11 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
     value_head: ValueHead | None = None
     processor: ProcessorMixin | None = None
+    mixed: bool = False  # the decoder multiplies in bfloat16, whatever the weights are
+
+    def precision(self) -> torch.autocast:
+        """The context in which the decoder runs. The head, the critic and every loss stay outside, in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property
     def decoder(self) -> torch.nn.Module:
@@ -190,8 +195,9 @@ def load_policy(
 ) -> Policy:
     """Load a causal language model, or a vision-language model with its processor, by shipped name, folder or hub name.
 
-    A folder of adapters is loaded with its base model; `lora` adds new adapters to a model that has none. Code that
-    comes with a model is never run. Raises CheckpointError if the model is missing, damaged or incomplete, if its
+    A folder of adapters is loaded with its base model; `lora` adds new adapters to a model that has none. `dtype` is
+    torch's name of the weights' type, or "mixed": float32, multiplied in bfloat16. Code that comes with a model is
+    never run. Raises CheckpointError if the model is missing, damaged or incomplete, if its
     architecture is not supported, or if its chat template is not fit to train with (see `chat_template`).
     """
     source = model_folder(str(name))
@@ -205,7 +211,7 @@ def load_policy(
         processor = AutoProcessor.from_pretrained(source, **options) if pictures else None
         tokenizer = processor.tokenizer if processor else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         check_template(ChatTemplate(tokenizer, processor), source)
-        model = _load_model(base, pictures, dtype)
+        model = _load_model(base, pictures, "float32" if dtype == "mixed" else dtype)
         if base != source or lora:
             model = _with_adapters(model, source if base != source else None, lora, str(name))
         model = model.to(device)
@@ -217,7 +223,7 @@ def load_policy(
         raise cannot_load(source, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    policy = Policy(model.eval(), tokenizer, critic, processor)
+    policy = Policy(model.eval(), tokenizer, critic, processor, mixed=dtype == "mixed")
     _check_logits(policy, source)
     return policy
 

@@ -97,6 +97,19 @@ def row_length(row: Row) -> int:
     return len(lay_out(row)[0])
 
 
+def by_length(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+    """`rows` in micro-batches of similar length, and of at most `tokens` tokens, padding included.
+
+    A row that is longer than that is a micro-batch of its own.
+    """
+    parts: list[list[Row]] = []
+    for length, row in sorted(((row_length(row), row) for row in rows), key=lambda pair: pair[0]):
+        if not parts or (len(parts[-1]) + 1) * length > tokens:  # `row` would be the longest in the part
+            parts.append([])
+        parts[-1].append(row)
+    return parts
+
+
 def make_batch(rows: Sequence[Row], policy: Policy, answer_key: str = "") -> Batch:
     """Stack rows, with their attempts' advantages and returns.
 
@@ -161,7 +174,8 @@ def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
         config = policy.model.config.get_text_config()
         masks = masks_of_layers(config, batch.attention_mask, distance)
         tree = {"attention_mask": masks, "position_ids": batch.position_ids}
-    output = policy.decoder(input_ids=batch.input_ids, use_cache=False, **tree, **(batch.pictures or {}))
+    with policy.precision():
+        output = policy.decoder(input_ids=batch.input_ids, use_cache=False, **tree, **(batch.pictures or {}))
     return output.last_hidden_state
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..configs import MICRO_BATCH_TOKENS
 from ..fingerprint import Identity, settings
 from ..models.policy import Policy
 from ..task import Task
@@ -34,6 +35,7 @@ class Branch:
     data: Dataset | None = None  # demonstrations, if the method has any
     reference: Policy | None = None  # Init, for a KL penalty
     rollout_batch: int = 256  # episodes decoded side by side
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included
 
     @property
     def identity(self) -> Identity:

@@ -80,6 +80,7 @@ def _start(run: Run) -> Branch:
         data=demonstrations(run.profile, run.study, run.method.data, run.examples) if run.method.data else None,
         reference=reference,
         rollout_batch=run.profile.rollout_batch,
+        micro_batch_tokens=run.profile.micro_batch_tokens,
     )
 
 
@@ -93,7 +94,10 @@ def _make_init(run: Run, branch: Branch) -> None:
 
 def _load(profile: Profile, source: str | Path, trained: bool = False) -> Policy:
     """A model on the profile's device; `trained`: with the profile's adapters, if it trains adapters."""
-    return load_policy(source, profile.dtype, profile.device, lora=profile.lora if trained else None)
+    policy = load_policy(source, profile.dtype, profile.device, lora=profile.lora if trained else None)
+    if trained and profile.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable()  # while it trains; rollouts and tests are not touched
+    return policy
 
 
 def final_policy(run: Run) -> Policy:

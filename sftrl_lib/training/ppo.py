@@ -16,7 +16,8 @@ How they differ; an action is a whole answer and its reward comes from the verif
   that the prompts of a route share is read once, see `batch.py`.
 
 Logged per update: success, first_attempt and reward of the rollouts; policy_loss, value_loss, entropy (nats per token),
-clip_fraction, approx_kl (the k3 estimator, old policy to new), grad_norm; kl_to_init with a KL penalty.
+clip_fraction, approx_kl (the k3 estimator, old policy to new), grad_norm; explained_variance (the share of the returns'
+variance that the critic foresaw); kl_to_init with a KL penalty.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from ..configs import PPOConfig
+from ..configs import MICRO_BATCH_TOKENS, PPOConfig
 from ..models.policy import Policy, ValueHead
 from ..models.rollout import Episode, rollout
-from .batch import Batch, Conversations, Row, Step, hidden_states, make_batch, pack, row_length
+from .batch import Batch, Conversations, Row, Step, by_length, hidden_states, make_batch, pack
 from .branch import Branch
 from .finite import check_number
+from .logprobs import logprobs_and_entropies, token_logprobs
 from .loop import Progress, train_by_updates
 
 Logs = dict[str, float]
@@ -69,7 +71,7 @@ def train(branch: Branch, save_every: int = 5) -> None:
         branch.compute.buffer_tokens += sum(episode.tokens_read for episode in episodes)
         # 3. Learning
         logs, tokens = learn(
-            policy, optimizer, episodes, config, shuffling, branch.reference, answer_key=task.answer_key
+            policy, optimizer, episodes, config, shuffling, branch.reference, task.answer_key, branch.micro_batch_tokens
         )
         branch.compute.trained_tokens += tokens
         return {**summarise(episodes), **logs}
@@ -85,11 +87,12 @@ def learn(
     seed: int,
     reference: Policy | None = None,
     answer_key: str = "",
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS,
 ) -> tuple[Logs, int]:
     """Several epochs of minibatch steps on one batch of episodes; mean logs and the tokens trained on.
 
-    `optimizer` has two parameter groups, the policy's and the critic's. Raises FloatingPointError if a log-probability,
-    value, loss or gradient is not finite.
+    `optimizer` has two parameter groups, the policy's and the critic's; `micro_batch_tokens` as in `Branch`. Raises
+    FloatingPointError if a log-probability, value, loss or gradient is not finite.
     """
     for attempt in (attempt for episode in episodes for attempt in episode.attempts):
         check_number(sum(attempt.logprobs), "PPO's log-probability of an answer", config)
@@ -103,7 +106,7 @@ def learn(
         shuffled = rng.permutation(len(rows))
         for indices in np.array_split(shuffled, min(config.minibatches, len(rows))):
             minibatch = [rows[i] for i in indices]
-            log = accumulate_gradient(policy, minibatch, config, reference, answer_key)
+            log = accumulate_gradient(policy, minibatch, config, reference, answer_key, micro_batch_tokens)
             for name, number in log.items():
                 check_number(number, f"PPO's {name}", config, "value_lr" if name == "value_loss" else "lr")
             # Clip policy and critic separately: the critic's first errors would drown the policy's gradient.
@@ -116,7 +119,10 @@ def learn(
             optimizer.zero_grad()
             tokens += sum(len(conversation.ids) for row in minibatch for conversation, _ in row)
             logs.append({**log, "grad_norm": grad_norm})
-    return {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}, tokens
+    steps = [step for row in rows for _, its_steps in row for step in its_steps]
+    explained = explained_variance([step.attempt.value for step in steps], [step.return_ for step in steps])
+    means = {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}
+    return {**means, "explained_variance": explained}, tokens
 
 
 def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[Conversations]:
@@ -157,22 +163,27 @@ def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: fl
     return advantages, advantages + np.asarray(values)
 
 
+def explained_variance(values: Sequence[float], returns: Sequence[float]) -> float:
+    """1 is a perfect critic, 0 one that says the same of every attempt; 0 as well if all returns are the same."""
+    spread = np.var(returns)
+    return float(1 - np.var(np.subtract(returns, values)) / spread) if spread else 0.0
+
+
 def accumulate_gradient(
     policy: Policy,
     rows: Sequence[Row],
     config: PPOConfig,
     reference: Policy | None = None,
     answer_key: str = "",
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS,
 ) -> Logs:
-    """Add the gradient of one minibatch, in micro-batches of similar length to reduce padding."""
+    """Add the gradient of one minibatch, which is the same however it is cut into micro-batches; returns its log."""
     steps = [step for row in rows for _, its_steps in row for step in its_steps]
     counts = sum(step.attempt.end - step.attempt.start for step in steps), len(steps)
     key = answer_key if config.ratio == "sequence" else ""
-    by_length = sorted(rows, key=row_length)
-    bounds = np.linspace(0, len(rows), min(config.micro_batches, len(rows)) + 1).astype(int)
     logs: list[Logs] = []
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
-        batch = make_batch(by_length[start:end], policy, key)
+    for part in by_length(rows, micro_batch_tokens):
+        batch = make_batch(part, policy, key)
         init_logprobs = None
         if config.kl_coef and reference is not None:
             with torch.no_grad():
@@ -198,9 +209,10 @@ def ppo_loss(
     """
     tokens, attempts = counts or (len(batch.token), len(batch.advantages))
     hidden = hidden_states(policy, batch)  # (rows, length, hidden size)
-    logits = policy.logits(hidden[batch.row, batch.predictor])  # (T, vocabulary)
-    log_p = torch.log_softmax(logits / config.temperature, dim=-1)
-    logprobs = log_p.gather(-1, batch.token[:, None])[:, 0]  # (T,)
+    before = hidden[batch.row, batch.predictor]  # (T, hidden size)
+    logprobs, entropies = logprobs_and_entropies(
+        policy, before, batch.token, config.temperature, entropy_gradient=config.entropy_coef > 0
+    )  # (T,) both
 
     log_ratio = logprobs - batch.old_logprobs
     advantages, actions = batch.advantages[batch.attempt], tokens  # (T,): an action is a token
@@ -214,7 +226,7 @@ def ppo_loss(
     state = hidden[batch.prompt_row, batch.prompt_end]  # (A, hidden size)
     values = policy.value_head(state if config.share_backbone else state.detach())
     value_loss = (values - batch.returns).square().sum() / attempts
-    entropy = -(log_p.exp() * log_p).sum() / tokens
+    entropy = entropies.sum() / tokens
     loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
     logs = {
         "policy_loss": policy_loss.item(),
@@ -229,13 +241,6 @@ def ppo_loss(
         loss = loss + config.kl_coef * kl
         logs["kl_to_init"] = kl.item()
     return loss, logs
-
-
-def token_logprobs(policy: Policy, batch: Batch, temperature: float) -> torch.Tensor:
-    """The log-probabilities of the answers' tokens, (T,)."""
-    hidden = hidden_states(policy, batch)[batch.row, batch.predictor]
-    log_p = torch.log_softmax(policy.logits(hidden) / temperature, dim=-1)
-    return log_p.gather(-1, batch.token[:, None])[:, 0]
 
 
 def summarise(episodes: Sequence[Episode]) -> Logs:

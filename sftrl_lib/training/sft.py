@@ -271,9 +271,9 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
         remove_unused_columns=not pictured,  # TRL would drop the lengths, and leaves reading pictures to its collator
         seed=branch.seed,
         data_seed=branch.seed,
-        bf16=False,  # autocast; the weights have the profile's dtype
+        bf16=policy.mixed,  # autocast; the weights have the profile's dtype
         use_cpu=policy.device.type == "cpu",
-        gradient_checkpointing=False,
+        gradient_checkpointing=False,  # the model has it already where the profile says so
         include_num_input_tokens_seen="non_padding",
         save_steps=save_every,
         save_total_limit=2,

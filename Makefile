@@ -6,7 +6,7 @@ TASKS ?=
 THREADS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce smoke figures verify test lint play foundation model doctor clean
+.PHONY: help env reproduce headline search smoke figures verify test lint play foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -60,6 +60,13 @@ reproduce: env ## the paper's figures from scratch: run every notebook of PROFIL
 
 smoke: ## run everything once at toy size, in minutes
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke
+
+headline: ## the central result alone: GP-L, three seeds, no ablations
+	@$(MAKE) --no-print-directory reproduce PROFILE=headline
+
+search: ## choose the learning rates of both branches on development seeds, then test all under the new rule (hours)
+	@$(MAKE) --no-print-directory reproduce PROFILE=search
+	@$(PY) -m sftrl_lib.evaluation.search --seeds "$(SEEDS)" --tasks "$(TASKS)"
 
 figures: env ## redraw the figures of PROFILE from the committed tables, without training
 	@$(PIPELINE) figures --profile "$(PROFILE)"

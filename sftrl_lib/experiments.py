@@ -79,6 +79,7 @@ class Experiment:
     arms: tuple[Arm, ...]  # the longest runs first
     splits: tuple[str, ...] = OOD_SPLITS  # it is tested on those that the task has; empty: on all of the task's
     all_seeds: bool = False  # use all seeds of the main comparison, not just the ablations' few
+    paper_end: bool = False  # keep and test the checkpoint at which RL's budget is spent by the paper's lambda, too
     notebook: str = "05_train"
 
     def __post_init__(self) -> None:
@@ -99,7 +100,7 @@ class Experiment:
         return tuple(split for split in splits if not self.splits or split in self.splits)
 
 
-MAIN = Experiment("main", "fig05", (Arm("rl"), Arm("sft")), splits=(), all_seeds=True)
+MAIN = Experiment("main", "fig05", (Arm("rl"), Arm("sft")), splits=(), all_seeds=True, paper_end=True)
 ATTEMPTS = Experiment("attempts", "fig10", (Arm("rl", tuple({"attempts": n} for n in (1, 3, 5, 10))),))
 NO_INIT = Experiment(  # paper 5e-7, 1e-6, 2e-6
     "no_init", "fig09", (Arm("rl_no_init", tuple({"lr": lr} for lr in (1e-4, 3e-4, 1e-3))),)
@@ -130,3 +131,39 @@ OVERFITTED = Experiment(  # RL from the end of an SFT that overfits; paper 1e-7,
 SENSITIVITY = Experiment(  # trains nothing: tests the ends of the main comparison at every temperature
     "sensitivity", "sensitivity", (), all_seeds=True, notebook="06_sensitivity"
 )
+
+# The search for the numbers of the main comparison (PROTOCOL.md), on development seeds. Both branches are chosen by
+# success on held-out instances of the training rule; `evaluation.search` tests the other splits once that is done.
+CHOSEN_ON = ("id", "heldout")
+_SFT_RATES, _RL_RATES = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3), (1e-4, 2e-4, 3e-4, 6e-4, 1e-3)
+SEARCH = Experiment(
+    "search",
+    "search",
+    (
+        Arm("rl", tuple({"lr": lr, "ratio": r} for r in ("token", "sequence") for lr in _RL_RATES), checkpoints=1),
+        Arm("sft", tuple({"lr": lr} for lr in _SFT_RATES), checkpoints=1),
+    ),
+    splits=CHOSEN_ON,
+    all_seeds=True,
+)
+SEARCH_INIT = Experiment(  # chosen by the mean of both branches
+    "search_init",
+    "search",
+    tuple(Arm(method, tuple({"init_steps": n} for n in (6, 12, 24, 48)), checkpoints=1) for method in ("rl", "sft")),
+    splits=CHOSEN_ON,
+    all_seeds=True,
+)
+SEARCHES = (SEARCH, SEARCH_INIT)
+
+
+def search_budget(fork_flops: float) -> Experiment:
+    """SFT with once, twice and four times the compute: from which on is its curve in distribution flat?"""
+    settings = tuple({"fork_flops": times * fork_flops} for times in (1, 2, 4))
+    arms = (Arm("sft", settings, checkpoints=4),)
+    return Experiment("search_budget", "search", arms, splits=CHOSEN_ON, all_seeds=True)
+
+
+def foundations(*names: str) -> Experiment:
+    """The main comparison from other foundation models of the same task, for the variance between them."""
+    arms = tuple(Arm(method, tuple({"foundation": name} for name in names)) for method in ("rl", "sft"))
+    return Experiment("foundations", "fig06", arms, splits=(), paper_end=True)

@@ -31,7 +31,7 @@ from typing import Any
 from . import paths
 from .files import SEAL, sha256, write_atomically
 
-VERSION = 1  # of what all stages compute
+VERSION = 2  # of what all stages compute
 MADE_WITH = "made_with.json"
 _LARGE = 256 * 2**20  # bytes; of larger files only both ends are read
 _END = 2**20  # bytes

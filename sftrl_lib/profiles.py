@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
+from . import paths
 from .configs import (
     MICRO_BATCH_TOKENS,
     EvaluationConfig,
@@ -29,11 +30,14 @@ from .experiments import (
     NO_INIT,
     OVERFITTED,
     RL_TUNING,
+    SEARCHES,
     SENSITIVITY,
     SFT_TUNING,
     SUBOPTIMAL,
     Arm,
     Experiment,
+    foundations,
+    search_budget,
 )
 from .methods import Method
 from .registry import Registry
@@ -121,11 +125,17 @@ class Profile:
         return given, given[: len(self.ablation_seeds)]
 
 
+def _again(*names: str) -> tuple[Experiment, ...]:
+    """The main comparison from further foundation models, as far as they come with the package."""
+    found = tuple(name for name in names if paths.shipped(name))
+    return (foundations(*found),) if found else ()
+
+
 _GP_L = Study(
     task=TASKS["gp-l"],
     foundation="gp-l",
     fork_flops=5e12,
-    experiments=(MAIN, ATTEMPTS, NO_INIT, SUBOPTIMAL, SENSITIVITY),
+    experiments=(MAIN, ATTEMPTS, NO_INIT, SUBOPTIMAL, SENSITIVITY, *_again("gp-l-1")),
 )
 _VIRL_L = Study(
     task=TASKS["virl-l"],
@@ -137,6 +147,7 @@ _VIRL_L = Study(
     evaluation=EvaluationConfig(
         episodes_end=250, episodes_curve=64, episodes_greedy=125, attempts=2, max_new_tokens=64, attempts_grid=(1, 2)
     ),
+    experiments=(MAIN, *_again("virl-l-1")),
 )
 _GP_VL = replace(
     _GP_L,
@@ -153,9 +164,15 @@ _VIRL_VL = replace(
     fork_flops=1.5e13,
     sft=replace(_VIRL_L.sft, examples=5_000),
     experiments=(MAIN, OVERFITTED),
-    evaluation=replace(_VIRL_L.evaluation, episodes_end=150, episodes_curve=48, episodes_greedy=64),
+    evaluation=replace(_VIRL_L.evaluation, episodes_end=400, episodes_curve=64, episodes_greedy=64),
 )
-LAPTOP = Profile(name="laptop", seeds=(0, 1, 2), studies=(_GP_L, _VIRL_L, _GP_VL, _VIRL_VL), device="cpu")
+LAPTOP = Profile(
+    name="laptop",
+    seeds=(0, 1, 2),
+    ablation_seeds=(0, 1, 2),  # one seed would decide nothing
+    studies=(_GP_L, _VIRL_L, _GP_VL, _VIRL_VL),
+    device="cpu",
+)
 
 # Few attempts: the wall time of a test is set by its longest episode, not by the number of episodes.
 _SMOKE_GP_L = replace(
@@ -190,6 +207,7 @@ _SMOKE_VIRL_L = replace(
     checkpoints=1,
     sft=replace(_VIRL_L.sft, examples=128, batch_size=8),
     ppo=replace(_VIRL_L.ppo, episodes=4),
+    experiments=(MAIN,),
     evaluation=replace(_VIRL_L.evaluation, episodes_end=6, episodes_curve=6, episodes_greedy=4, attempts=1),
 )
 SMOKE = Profile(
@@ -220,7 +238,40 @@ SMOKE = Profile(
     device="cpu",
 )
 
-PROFILES: Registry[Profile] = Registry("profile", (SMOKE, LAPTOP))
+# GP-L alone (`make headline`), meant to take a quarter of an hour on two cores.
+HEADLINE = Profile(
+    name="headline",
+    seeds=(0, 1, 2),
+    studies=(
+        replace(
+            _GP_L,
+            checkpoints=3,
+            experiments=(MAIN,),
+            evaluation=replace(_GP_L.evaluation, episodes_end=500, episodes_curve=100, episodes_greedy=100),
+        ),
+    ),
+    device="cpu",
+)
+
+
+def _searched(study: Study) -> Study:
+    """A study that tests nothing but the training rule, at the numbers of the laptop profile and around them."""
+    main = replace(MAIN, splits=SEARCHES[0].splits, paper_end=False)
+    evaluation = replace(study.evaluation, episodes_greedy=16)
+    return replace(
+        study,
+        checkpoints=1,
+        experiments=(main, *SEARCHES, search_budget(study.fork_flops)),
+        evaluation=evaluation,
+    )
+
+
+# Development seeds, which no result uses. See PROTOCOL.md.
+SEARCH = Profile(
+    name="search", seeds=(91, 92), studies=tuple(_searched(study) for study in LAPTOP.studies), device="cpu"
+)
+
+PROFILES: Registry[Profile] = Registry("profile", (SMOKE, LAPTOP, HEADLINE, SEARCH))
 
 
 def get_profile(name: str) -> Profile:

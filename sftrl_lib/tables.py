@@ -1,7 +1,16 @@
 """The tidy tables, one row per number. Runs write them; figures and claims read nothing else.
 
-`results/<profile>/metrics.csv` is in long form, with exactly the columns `COLUMNS`; `KEY` identifies a row. Rates are
-fractions (0..1), `train_flops` are FLOPs by the paper's formulas (section C.3) and include those of Init.
+`results/<profile>/metrics.csv` is in long form, with the columns `COLUMNS`; `KEY` identifies a row. Rates are fractions
+(0..1), `train_flops` are FLOPs by the paper's formulas (section C.3) and include those of Init. The columns of `ADDED`
+came later; a table without them is read with their defaults, which say that nothing is known:
+
+    paper_flops      the same compute with the paper's lambda in place of the counted tokens of rollouts
+    measured_lambda  tokens of rollouts per trained token so far
+    by_cluster       "3=0.5*16;..": the rate and the episodes of every puzzle or route, where those are a sample
+
+One checkpoint may be tested on more and on fewer episodes, of which the fewer are the first: `ends` takes the more,
+a curve the fewer (`along`).
+
 Transcripts are JSON lines (`results/<profile>/transcripts.jsonl`), one episode per line.
 """
 
@@ -25,8 +34,9 @@ COLUMNS = (
     "task", "modality", "method", "experiment", "setting", "seed", "step",
     "train_flops", "split", "metric", "value", "n",
 )  # fmt: skip
+ADDED = {"paper_flops": math.nan, "measured_lambda": math.nan, "by_cluster": ""}  # column -> value in an older table
 BRANCH = ["task", "modality", "method", "experiment", "setting", "seed", "split", "metric"]  # identifies a curve
-KEY = [*BRANCH, "step"]
+KEY = [*BRANCH, "step", "n"]
 TRANSCRIPT_KEYS = (*BRANCH[:-1], "step", "episode", "turns")
 
 
@@ -41,6 +51,7 @@ def allowed() -> dict[str, tuple[str, ...]]:
     }
 
 
+_CLUSTERS = r"(\d+=[\d.e-]+\*\d+(;\d+=[\d.e-]+\*\d+)*)?"
 _TEXT = ("task", "modality", "method", "experiment", "setting", "split", "metric")
 _WHOLE = {"seed": 0, "step": 0, "n": 1}  # column -> smallest allowed value
 
@@ -57,11 +68,11 @@ def validate(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
     expected = f"the columns must be {', '.join(COLUMNS)}"
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise TableError(f"{source} lacks the column {missing[0]!r}; {expected}.")
-    if unknown := [name for name in frame.columns if name not in COLUMNS]:
+    if unknown := [name for name in frame.columns if name not in (*COLUMNS, *ADDED)]:
         raise TableError(f"{source} has the unknown column {unknown[0]!r}; {expected}.")
-    given, frame = frame, frame[list(COLUMNS)].copy()
-    for name in _TEXT:
-        frame[name] = frame[name].fillna("").astype(str)
+    given, frame = frame, frame.reindex(columns=[*COLUMNS, *ADDED])
+    for name in (*_TEXT, "by_cluster"):
+        frame[name] = frame[name].astype(object).fillna("").astype(str)
     for name, values in allowed().items():
         _demand(frame, name, frame[name].isin(values), f"one of {', '.join(values)}", source)
     for name in ("experiment", "metric"):
@@ -74,6 +85,12 @@ def validate(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
         frame[name] = frame[name].astype("int64")
     _demand(frame, "train_flops", frame["train_flops"] >= 0, "a number of FLOPs of at least 0", source)
     _demand(frame, "value", frame["value"].between(0, 1), "a fraction from 0 to 1", source)
+    for name in ("paper_flops", "measured_lambda"):
+        found = pd.to_numeric(frame[name].replace("", math.nan), errors="coerce").astype(float)
+        good = frame[name].isna() | (frame[name] == "") | (found.map(math.isfinite) & (found >= 0))
+        _demand(frame, name, good, "a number of at least 0, or empty", source)
+        frame[name] = found
+    _demand(frame, "by_cluster", frame["by_cluster"].str.fullmatch(_CLUSTERS), "of the form 3=0.5*16;4=1*2", source)
     frame = frame.drop_duplicates()
     if (twice := frame.duplicated(KEY)).any():
         row = frame[twice].iloc[0]
@@ -101,7 +118,7 @@ def read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise TableError(f"There is no table at {_short(path)}; run the experiments that write it first.")
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False)
+        frame = pd.read_csv(path, dtype=dict.fromkeys((*_TEXT, "by_cluster"), str), keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TableError(f"{_short(path)} is not a readable CSV table ({reason}).") from error
@@ -177,16 +194,51 @@ def select(frame: pd.DataFrame, **equals: object) -> pd.DataFrame:
     Raises TableError for an unknown column.
     """
     for name, value in equals.items():
-        if name not in COLUMNS:
-            raise TableError(f"{name!r} is no column of the table; the columns are {', '.join(COLUMNS)}.")
+        if name not in (*COLUMNS, *ADDED):
+            raise TableError(f"{name!r} is no column of the table; the columns are {', '.join((*COLUMNS, *ADDED))}.")
         frame = frame[frame[name].isin(value) if isinstance(value, list | tuple) else frame[name] == value]
     return frame
 
 
 def ends(frame: pd.DataFrame) -> pd.DataFrame:
-    """The last row of every branch: the one with the most train_flops per (task, ..., seed, split, metric)."""
-    ordered = frame.sort_values([*BRANCH, "train_flops", "step"], kind="stable")
+    """The last row of every branch, by train_flops per (task, ..., seed, split, metric), with the most episodes."""
+    ordered = frame.sort_values([*BRANCH, "train_flops", "step", "n"], kind="stable")
     return ordered.drop_duplicates(BRANCH, keep="last").reset_index(drop=True)
+
+
+def paper_ends(frame: pd.DataFrame) -> pd.DataFrame:
+    """`ends` by the paper's lambda: the row of every branch whose paper_flops are nearest to its budget.
+
+    Rollouts cost more by it, so RL ends earlier; a checkpoint is written there. Branches of which paper_flops are
+    unknown are left out.
+    """
+    known = frame[frame["paper_flops"].notna()]
+    budget = known.groupby(BRANCH)["train_flops"].transform("max")
+    ordered = known.assign(_off=(known["paper_flops"] - budget).abs()).sort_values([*BRANCH, "_off"], kind="stable")
+    nearest = ordered.drop_duplicates(BRANCH)[[*BRANCH, "step"]]
+    return ends(known.merge(nearest, on=[*BRANCH, "step"]))
+
+
+def along(frame: pd.DataFrame) -> pd.DataFrame:
+    """The curve of every branch: each checkpoint once, on the episodes that all of them were tested on.
+
+    Left out are checkpoints that were tested on more alone, except the last, which older tables have on more alone.
+    """
+    ordered = frame.sort_values([*BRANCH, "step", "n"], kind="stable").drop_duplicates([*BRANCH, "step"])
+    by_branch = ordered.groupby(BRANCH)
+    kept = (ordered["n"] == by_branch["n"].transform("min")) | (ordered["step"] == by_branch["step"].transform("max"))
+    return ordered[kept].reset_index(drop=True)
+
+
+def clusters(text: str) -> dict[int, tuple[float, int]]:
+    """The rate and the episodes of every puzzle or route, from a row's `by_cluster`; {} if there is nothing in it."""
+    pairs = [item.split("=") for item in text.split(";") if item]
+    return {int(key): (float(cell.split("*")[0]), int(cell.split("*")[1])) for key, cell in pairs}
+
+
+def clusters_text(rates: dict[int, tuple[float, int]]) -> str:
+    """`clusters`, as they stand in the table."""
+    return ";".join(f"{key}={value:.6g}*{n}" for key, (value, n) in sorted(rates.items()))
 
 
 def settings_of(rows: pd.DataFrame, name: str) -> pd.Series:

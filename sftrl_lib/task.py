@@ -89,6 +89,7 @@ class Task:
     words: Words
     notebook: str = ""  # that introduces it, before any training
     kinds: tuple[str, ...] = ("expert",)  # of demonstrations
+    sampled: tuple[str, ...] = ()  # splits whose puzzles or routes stand for others: see `cluster`
     paper_lambda: float | None = None  # the paper's D_buffer / D_RL; None for a task that is not the paper's
     version: int = 1  # increase it when demonstrations or metrics change, so that runs are redone
 
@@ -126,6 +127,14 @@ class Task:
         """Whether an example leaks something reserved for tests."""
         return False
 
+    def resets(self, split: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """What the environment's `reset` is called with in a test of `split`, one for each of `seeds`."""
+        return [{"seed": seed} for seed in seeds]
+
+    def cluster(self, episode: Episode) -> int:
+        """The number of an episode's puzzle or route, on a split in `sampled`: episodes of one are not independent."""
+        raise NotImplementedError(f"{type(self).__name__} has no clusters of episodes.")
+
     def measure(self, split: str, episodes: Sequence[Episode]) -> Metrics:
         """The metrics of episodes on a split, including `success`."""
         return {"success": mean([episode.terminated for episode in episodes])}
@@ -146,6 +155,12 @@ class Task:
 def mean(values: Sequence[bool]) -> tuple[float, int]:
     """A rate and its number of samples."""
     return float(np.mean(values)), len(values)
+
+
+def in_turn(count: int, seeds: Sequence[int]) -> list[int]:
+    """For every seed one of the numbers below `count`: all of them in a random order, which then begins again."""
+    order = np.random.default_rng(seeds[0]).permutation(count) if len(seeds) else []
+    return [int(order[i % count]) for i in range(len(seeds))]
 
 
 def text_example(prompt: str, answer: str) -> Example:

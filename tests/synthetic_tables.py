@@ -149,6 +149,11 @@ def everything(seeds=(0, 1, 2)):
                 where = ("rl_no_init", "no_init", setting, seed, step, step / 40)
                 for metric in ("success", "format"):
                     add(*where, "id", -1.0, metric=metric)
+        for split in ("id", "heldout", "rule_ood"):
+            for number, lr in enumerate(("0.0001", "0.0003", "0.001")):
+                add("sft", "search", f"lr={lr}", seed, 80, 1, split, 0.4 + 0.05 * number)
+                for ratio in ("token", "sequence"):
+                    add("rl", "search", f"lr={lr};ratio={ratio}", seed, 80, 1, split, 0.3 - 0.05 * number)
         for step in range(10, 90, 10):
             where = ("sft_suboptimal", "suboptimal", "", seed, step, step / 80)
             add(*where, "id", 0.10 + 0.35 * (step / 80) ** 0.5)

@@ -44,7 +44,7 @@ def test_a_table_by_hand():
     text = comparison.markdown(rows({"init": [0.1, 0.12], "sft": [0.04, 0.04], "rl": [0.2, 0.23]}))
     assert text.splitlines()[0] == "## GP-L" and "V-IRL" not in text
     assert text.splitlines()[2] == "| success, % | new rule (rule-OOD) | paper, rule-OOD |"
-    assert cells(text, "Init") == ["11.0 [0.0, 23.7]", "11.5"]
+    assert cells(text, "Init") == ["11.0 [0.0†, 23.7]", "11.5"] and text.strip().endswith(comparison.LEGEND)
     assert cells(text, "RL") == ["21.5 [2.4, 40.6]", "15.0"]
     assert cells(text, "RL - Init") == ["+10.5 [+4.1, +16.9]", "+3.5"]
     low, high = statistics.wilson(0.04, 2000)  # both seeds alike: only the episodes' own interval is left
@@ -68,6 +68,38 @@ def test_what_was_not_measured_is_left_out():
     assert comparison.markdown(rows({})).strip() == ""
 
 
+def test_seeds_that_fell_are_counted_and_shown_where_their_interval_says_nothing():
+    text = comparison.markdown(rows({"init": [0.8, 0.8, 0.8], "sft": [0.27, 0.69, 0.88], "rl": [0.85, 0.85, 0.85]}))
+    assert cells(text, "SFT")[0] == "61.3 (27.0, 69.0, 88.0)"
+    assert cells(text, "SFT - Init")[0] == "-18.7 (-53.0, -11.0, +8.0)"
+    assert cells(text, "SFT: seeds that fell")[0] == "2 of 3" and cells(text, "RL: seeds that fell")[0] == "0 of 3"
+
+
+def test_every_foundation_model_has_its_line():
+    main = rows({"init": [0.1, 0.1], "sft": [0.1, 0.1], "rl": [0.3, 0.3]})
+    other = rows({"init": [0.2, 0.2], "sft": [0.1, 0.1], "rl": [0.2, 0.2]})
+    other = other.assign(experiment="foundations", setting="foundation=gp-l-1")
+    text = comparison.markdown(tables.validate(pd.concat([main, other])))
+    assert "| new rule (rule-OOD), from | RL - Init | SFT - Init | RL - SFT |" in text
+    shown = [cell.split(" ")[0] for cell in cells(text, "another foundation model (gp-l-1)")]
+    assert shown == ["+0.0", "-10.0", "+10.0"]
+    assert [cell.split(" ")[0] for cell in cells(text, "the foundation model above")] == ["+20.0", "+0.0", "+20.0"]
+    assert "foundation model" not in comparison.markdown(main)
+
+
+def test_both_accounts_of_compute_have_their_tables():
+    """The second has RL's checkpoint at which its compute by the paper's lambda is the budget."""
+    table = rows({"init": [0.1, 0.1], "sft": [0.1, 0.1], "rl": [0.3, 0.3]}, "id")
+    earlier = table[table.method == "rl"].assign(step=4, value=0.2, train_flops=4.4e8)
+    table = pd.concat([table, earlier], ignore_index=True)
+    table["paper_flops"] = table["train_flops"].where(table.method != "rl", table["train_flops"] / 0.44)
+    table["measured_lambda"] = 0.99
+    counted, paper = comparison.markdown(tables.validate(table)).split("Compute: ")
+    assert cells(counted, "RL")[0].startswith("30.0 [") and cells(paper, "RL")[0].startswith("20.0 [")
+    assert paper.startswith("RL's rollouts took 0.99 tokens per trained token (lambda; the paper estimates 6).")
+    assert "RL would have stopped after 4 of 9 updates" in paper and "by the paper's lambda" in paper
+
+
 def test_a_further_task_and_method_have_tables_and_lines(monkeypatch):
     """The paper's tables keep their lines; beside the toy task nothing is the paper's, nor in the toy method's line."""
     table = tables.validate(main_table(("GP-L", "V-IRL-L"), steps=2))
@@ -75,7 +107,8 @@ def test_a_further_task_and_method_have_tables_and_lines(monkeypatch):
     register_toys(monkeypatch)
     after = comparison.markdown(with_toys(table))
     paper, toy = after.split("\n\n## Toy\n")
-    assert [line for line in paper.splitlines() if "Toy method" not in line] == before.splitlines()
+    left = [line for line in paper.splitlines() if "Toy method" not in line]
+    assert left == before.removesuffix(f"\n\n{comparison.LEGEND}\n").splitlines()
     assert "paper" not in toy and comparison.front(with_toys(table)) == comparison.front(table)
     assert cells(toy, "Toy method") == cells(toy, "RL") and cells(toy, "Toy method - Init") == cells(toy, "RL - Init")
     first = paper.partition("## V-IRL-L")[0]

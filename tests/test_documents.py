@@ -7,10 +7,10 @@ import pytest
 from test_comparison import committed
 
 from sftrl_lib import tables
-from sftrl_lib.claims import claims, comparison
+from sftrl_lib.claims import claims, comparison, report
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "RESULTS.md", "DIFFERENCES.md", "EXTENDING.md")
+DOCUMENTS = ("README.md", "RESULTS.md", "DIFFERENCES.md", "EXTENDING.md", "PROTOCOL.md")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_front_page_is_short_and_holds_the_tables_numbers(metrics, tmp_path)
     readme = committed("README.md", tmp_path).read_text(encoding="utf-8")
     assert readme.count("\n") <= 140
     assert comparison.front(metrics) in readme
-    assert claims.tally(claims.evaluate(metrics)) in readme
+    assert report.tally(claims.evaluate(metrics)) in readme
 
 
 def test_the_results_hold_the_committed_tables(metrics, tmp_path):
@@ -55,6 +55,6 @@ def test_the_results_hold_the_committed_tables(metrics, tmp_path):
 
 def test_the_results_hold_every_verdict(metrics, tmp_path):
     results = committed("RESULTS.md", tmp_path).read_text(encoding="utf-8")
-    for record in claims.evaluate(metrics):
-        [line] = [line for line in results.splitlines() if line.startswith(f"| {record['id']} |")]
-        assert record["statement"] in line and f"| {comparison.WORDS[record['verdict']]} |" in line
+    records = claims.evaluate(metrics)
+    assert report.markdown(records, "laptop") in results
+    assert report.tally(records) in results and report.cells_tally(records) in results

@@ -1,7 +1,9 @@
 """Evaluation: who meets which hands, what is counted, and that nothing is done twice."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -75,6 +77,36 @@ def test_the_protocol():
     config = EvaluationConfig(episodes_end=7, episodes_curve=3)
     assert (config.protocol().episodes, config.protocol(end=False).episodes) == (7, 3)
     assert config.protocol().attempts == 5 and config.protocol(attempts=9, temperature=0.0).attempts == 9
+
+
+def test_heldout_hands_are_sampled_over_puzzles():
+    """Every held-out puzzle in turn, as often as any other, of cards that a deck of those suits holds."""
+    for task, count in ((GP_L, 64), (GP_VL, 56)):
+        resets = task.resets("heldout", list(range(4 * count)))
+        assert resets[:10] == task.resets("heldout", list(range(10)))
+        env = task.make_env(task.split("heldout"), 1)
+        met = [env.reset(**reset)[1] for reset in resets]
+        puzzles = Counter(tuple(sorted(info["numbers"])) for info in met)
+        assert len(puzzles) == count and set(puzzles.values()) == {4}
+        assert all(is_heldout(numbers) and solve(numbers) for numbers in puzzles)
+        assert {"10", "J", "Q", "K"} <= {card for info in met for card in info["cards"]}
+        for reset in resets:
+            hand, suits = reset["options"].values()
+            assert len(set(zip(hand, suits, strict=True))) == 4, "no card occurs twice"
+        assert all(task.cluster(SimpleNamespace(info=info)) < count for info in met)
+    assert task.resets("id", [7, 8]) == [{"seed": 7}, {"seed": 8}]
+
+
+def test_rates_puzzle_by_puzzle(policy):
+    """They add up to the rate of the row, and only where the puzzles stand for others."""
+    episodes = play(policy, GP_L, "heldout", replace(FEW, episodes=70, attempts=1, max_new_tokens=1), 0)
+    for one in episodes[:20]:
+        one.terminated = True
+    [text] = {*measurements.by_cluster(GP_L, "heldout", episodes).values()}
+    found = tables.clusters(text)
+    assert len(found) == 64 and sum(n for _, n in found.values()) == 70
+    assert sum(rate * n for rate, n in found.values()) == pytest.approx(20)
+    assert measurements.by_cluster(GP_L, "id", episodes) == {}
 
 
 # The metrics
@@ -230,7 +262,8 @@ def test_the_cells_that_are_tested(home, played):
     }  # fmt: skip
     assert set(main.split) == set(GP_L.splits)
     greedy = main.setting == "greedy"
-    assert set(main[main.step == 3].n) == {4} and set(main[(main.step != 3) & ~greedy].n) == {6}
+    assert set(main[main.step == 3].n) == {4} and set(main[(main.setting == "single")].n) == {6}
+    assert set(main[(main.step != 3) & (main.setting == "sampled")].n) == {4, 6}, "the end also as a point of the curve"
     assert set(main[greedy].n) == {STUDY.evaluation.episodes_greedy}
     assert set(main[main.step == 6].train_flops) == {6 * 100 * (10 + 120)}
     grid = frame[frame.experiment == "sensitivity"]

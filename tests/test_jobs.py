@@ -53,6 +53,7 @@ EXPERIMENTS = {
 PROFILE = replace(
     LAPTOP,
     name="whole",
+    ablation_seeds=(0,),
     studies=tuple(replace(study, experiments=EXPERIMENTS[study.task.key]) for study in LAPTOP.studies),
 )
 

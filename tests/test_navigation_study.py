@@ -95,18 +95,33 @@ def test_a_main_run_appears_under_the_settings_it_stands_for(tmp_path, monkeypat
 
 
 def test_demonstrations_are_the_experts_answers():
-    """Right at their position of the rail, in the training action space, and every route once before any twice."""
+    """Right at their position of the rail, in the training action space."""
     examples = list(islice(VIRL_L.demonstrations("expert", np.random.default_rng(3)), 400))
-    city = load_city("nyc")
-    rng = np.random.default_rng(3)
-    seed, routes = int(rng.integers(2**31)), rng.permutation(len(city))
-    points = [point for route in routes[:60] for point in rail_builder(city).build(int(route), seed).points]
-    for example, point in zip(examples, points, strict=False):
-        [said] = example["completion"]
-        assert grade(said["content"], point).outcome == "correct"
-        assert not VIRL_L.shows_held_out(example)
-        assert example["prompt"][0]["content"].startswith("[Task Description]")
-        assert "northwest" in example["prompt"][0]["content"]
+    rng, city = np.random.default_rng(3), load_city("nyc")
+    positions = set()
+    for route, example in zip(map(int, rng.permutation(len(city))), examples, strict=False):
+        rail = rail_builder(city).build(route, int(rng.integers(2**31)))
+        position = int(rng.integers(len(rail)))
+        [said], [asked] = example["completion"], example["prompt"]
+        shown = rail.points[position]
+        assert grade(said["content"], shown).outcome == "correct" and not VIRL_L.shows_held_out(example)
+        assert asked["content"].startswith("[Task Description]") and "northwest" in asked["content"]
+        assert f"O_{position + 1}: {shown.observation}" in asked["content"]
+        positions.add(position)
+    assert {0, 5, 10} <= positions
+
+
+def test_demonstrations_draw_from_every_route_alike():
+    """Whatever their number, as the rollouts of RL do; so the data of the two branches are the same."""
+    walked = []
+    city = replace(load_city("nyc"), name="some", routes=load_city("nyc").routes[:50])
+    task = replace(VIRL_L, training={**VIRL_L.training, "routes": city})
+    for example in islice(task.demonstrations("expert", np.random.default_rng(0)), 150):
+        prompt = example["prompt"][0]["content"]
+        walked.append(prompt[: prompt.index("[Action space]")])  # the instructions of a route
+    for begin in (0, 50, 100):
+        assert len(set(walked[begin : begin + 50])) == 50
+    assert set(walked[:50]) == set(walked[50:100])
 
 
 def test_a_relative_turn_would_be_noticed():
@@ -114,17 +129,26 @@ def test_a_relative_turn_would_be_noticed():
     assert VIRL_L.shows_held_out(turn)
 
 
-def test_another_pass_has_other_rails():
-    """The same routes again, at other positions."""
+def test_another_pass_has_other_positions():
     city = replace(load_city("nyc"), name="few", routes=load_city("nyc").routes[:4])
     task = replace(VIRL_L, training={**VIRL_L.training, "routes": city})
-    walked = [[]]
-    for example in islice(task.demonstrations("expert", np.random.default_rng(0)), 400):
-        walked[-1].append(example)
-        if "stop()" in example["completion"][0]["content"]:
-            walked.append([])
-    first, second = ({route[0]["prompt"][0]["content"]: len(route) for route in walked[k : k + 4]} for k in (0, 4))
-    assert len(first) == 4 and first.keys() == second.keys() and first != second
+    examples = list(islice(task.demonstrations("expert", np.random.default_rng(0)), 40))
+    assert len({example["prompt"][0]["content"] for example in examples}) > 30
+
+
+# The tests
+
+
+def test_every_route_is_tested_before_any_twice():
+    """On every split; the routes of fewer episodes are the first of more."""
+    seeds = list(range(400))
+    for split, routes in (("id", 1000), ("heldout", 200), ("visual_ood", 180)):
+        resets = TASKS["virl-vl"].resets(split, seeds)
+        chosen = [reset["options"]["route"] for reset in resets]
+        count = min(routes, 400)
+        assert len(set(chosen[:count])) == count and max(chosen) < routes
+        assert max(chosen.count(route) for route in set(chosen)) == -(-400 // routes)
+        assert [r["seed"] for r in resets] == seeds and TASKS["virl-vl"].resets(split, seeds[:48]) == resets[:48]
 
 
 # The metrics
@@ -242,7 +266,7 @@ def test_the_fork_end_to_end(tiny_folder, tmp_path, monkeypatch):
     for method in ("sft", "rl"):
         run = Run(profile, "virl-l", method)
         found = fork.train(run)
-        assert len(found) == run.study.checkpoints == 2
+        assert len(found) == run.study.checkpoints + (method == "rl") == 2 + (method == "rl")
         assert found[-1].compute.init_tokens == init.compute.init_tokens > 0
         measurements.evaluate(run)
     assert set(keys) == {"action"}

@@ -402,23 +402,23 @@ def drawn(monkeypatch, tmp_path):
     return places
 
 
-def test_walks_are_drawn_as_they_are_asked_for_and_once(drawn):
-    """The text task's routes, rails and answers; the views of the environment; nothing drawn twice in a process."""
+def test_demonstrations_of_navigation_are_drawn_as_they_are_asked_for(drawn):
+    """The text task's routes, positions and answers; the views of the environment; nothing drawn twice in a process."""
     text = list(islice(VIRL_L.demonstrations("expert", np.random.default_rng(2)), 6))
     examples = VIRL_VL.demonstrations("expert", np.random.default_rng(2))
     first = next(examples)
     assert len(drawn) == 1, "only what was asked for"
     shown = [first, *islice(examples, 5)]
     assert [message_text(e["completion"][0]) for e in shown] == [e["completion"][0]["content"] for e in text]
-    rng = np.random.default_rng(2)
-    seed, route = int(rng.integers(2**31)), int(rng.permutation(1000)[0])
-    env = VIRL_VL.training_env(2)
-    observation, info = env.reset(seed=seed, options={"route": route})
-    pairs = expert_pairs(info["rail"], "absolute", "image")
-    for example, (prompt, said) in zip(shown, pairs, strict=False):
+    rng, env = np.random.default_rng(2), VIRL_VL.training_env(2)
+    for example, route in zip(shown, map(int, rng.permutation(1000)), strict=False):
+        seed = int(rng.integers(2**31))
+        _, info = env.reset(seed=seed, options={"route": route})
+        position = int(rng.integers(len(info["rail"])))
+        observation, _ = env.reset(seed=seed, options={"route": route, "position": position})
+        prompt, _ = list(expert_pairs(info["rail"], "absolute", "image"))[position]
         assert example["prompt"] == observation["messages"] == [parts_message("user", prompt, image=True)]
         assert np.array_equal(np.asarray(example["images"][0]), observation["image"])
-        observation, *_ = env.step(said)
     assert len(drawn) == len(set(drawn)), "another environment of the city draws nothing again"
 
 

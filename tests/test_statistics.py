@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from sftrl_lib import tables
 from sftrl_lib.claims import statistics
 
 Z = stats.norm.ppf(0.975)
@@ -123,3 +124,75 @@ def test_smoothing_keeps_cubics_and_leaves_short_curves_alone():
     cubic = 2 * x**3 - x + 1
     assert statistics.smooth(cubic) == pytest.approx(cubic)
     assert statistics.smooth([0.1, 0.9, 0.2]).tolist() == [0.1, 0.9, 0.2]
+
+
+def test_an_interval_that_is_cut_off_says_so():
+    assert statistics.level([0.1, 0.2, 0.3], [300] * 3).clipped  # -4.8 % to 44.8 %
+    assert not statistics.level([0.2, 0.2, 0.2], [300] * 3).clipped
+    assert statistics.difference([0.9, 0.2], [99] * 2, [0.1, 0.1], [99] * 2).clipped
+
+
+def test_more_statements_at_once_need_a_wider_interval():
+    alone = statistics.level([0.4, 0.5, 0.6], [300] * 3)
+    low, high = alone.among(1)
+    assert (low, high) == pytest.approx((alone.low, alone.high))
+    ratio = stats.t.ppf(1 - 0.025 / 5, 2) / stats.t.ppf(0.975, 2)
+    assert alone.among(5) == pytest.approx((0.5 - ratio * (0.5 - alone.low), 0.5 + ratio * (alone.high - 0.5)))
+
+
+def clustered(rates, n=16):
+    return {key: (rate, n) for key, rate in enumerate(rates)}
+
+
+def test_effective_n_of_puzzles_that_are_all_right_or_all_wrong_is_their_number():
+    """Sixteen hands on one puzzle that all end alike say no more than one hand."""
+    assert statistics.effective_n(clustered([1, 0] * 30)) == pytest.approx(60, rel=0.02)
+    assert statistics.effective_n(clustered([0.0] * 40)) == 40
+    random = np.random.default_rng(5)
+    independent = random.binomial(16, 0.3, 400) / 16
+    assert statistics.effective_n(clustered(independent)) == pytest.approx(16 * 400, rel=0.15)
+
+
+def test_coverage_of_the_clustered_interval_is_nominal():
+    """Puzzles of difficulties from 0 to 1; the plain binomial interval covers the mean far too seldom."""
+    random = np.random.default_rng(sum(map(ord, "clusters")))
+    hits = plain = 0
+    for _ in range(300):
+        hard = random.beta(0.4, 1.6, 60)  # mean 0.2
+        rates = random.binomial(16, hard) / 16
+        found = statistics.level([rates.mean()], [960], [clustered(rates)])
+        hits += found.low <= 0.2 <= found.high
+        low, high = statistics.wilson(rates.mean(), 960)
+        plain += low <= 0.2 <= high
+    assert found.interval == "by cluster" and hits / 300 > 0.92 and plain / 300 < 0.75
+
+
+def test_a_difference_is_paired_by_puzzle():
+    """Two methods on the same puzzles: what makes a puzzle hard cancels."""
+    random = np.random.default_rng(3)
+    hard = random.beta(0.4, 1.6, 60)
+    ours, others = (random.binomial(16, np.clip(hard + gain, 0, 1)) / 16 for gain in (0.1, 0.0))
+    both = [clustered(ours)], [clustered(others)]
+    found = statistics.difference([ours.mean()], [960], [others.mean()], [960], both)
+    expected = stats.t.interval(0.95, 59, loc=(ours - others).mean(), scale=stats.sem(ours - others))
+    assert (found.low, found.high) == pytest.approx(expected) and found.interval == "by cluster"
+    apart = math.hypot(*(0.5 * np.subtract(*statistics.wilson(x.mean(), statistics.effective_n(clustered(x))))
+                         for x in (ours, others)))  # fmt: skip
+    assert (found.high - found.low) / 2 < apart
+    with pytest.raises(ValueError, match="at least 2 puzzles"):
+        statistics.level([0.5], [10], [clustered([0.5])])
+
+
+def test_the_table_carries_the_puzzles_and_the_more_episodes_count():
+    text = tables.clusters_text(clustered([1, 0] * 10))
+    rows = pd.DataFrame({"seed": [0, 0], "step": [4, 4], "value": [0.5, 0.25], "n": [320, 16]})
+    rows["by_cluster"] = text, ""
+    found = statistics.level_of(rows)
+    assert (found.n, found.value, found.interval) == (320, 0.5, "by cluster")
+    assert found.high - found.low > 0.35 > np.diff(statistics.wilson(0.5, 320))[0]
+
+
+def test_seeds_that_fell():
+    init = pd.DataFrame({"seed": [0, 1, 2], "value": [0.8, 0.8, 0.8], "n": [100] * 3})
+    sft = init.assign(value=[0.27, 0.69, 0.88])
+    assert statistics.fell(sft, init, 0.1) == (2, 3) and statistics.fell(sft, init.iloc[:0], 0.1) == (0, 0)

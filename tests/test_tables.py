@@ -27,7 +27,7 @@ def test_write_then_read_gives_the_same_numbers(home):
     frame.loc[1, "train_flops"] = 1.2345678901234567e13
     path = tables.write(frame, home / "metrics.csv")
     pd.testing.assert_frame_equal(tables.read(path), frame, check_exact=True)
-    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert path.read_text().splitlines()[0] == ",".join((*COLUMNS, *tables.ADDED))
     assert [file.name for file in home.iterdir()] == ["metrics.csv"]  # nothing temporary is left
 
 
@@ -206,3 +206,36 @@ def test_what_is_registered_may_stand_in_the_tables(monkeypatch):
     register_toys(monkeypatch)
     found = with_toys(main_table(seeds=(0,), steps=1))
     assert {"toy"} <= set(found["task"]) and {"toy"} <= set(found["method"])
+
+
+def test_a_curve_is_of_the_episodes_that_all_its_checkpoints_share():
+    """The end was tested on more, of which the curve's are the first; a checkpoint beside the curve on more alone."""
+    frame = tables.validate(main_table(seeds=(0,), steps=4, curve_n=100, end_n=1000))
+    frame = frame[(frame.method == "rl") & (frame.split == "id") & (frame.metric == "success")]
+    beside = frame.iloc[[0]].assign(step=15, n=1000)
+    both = tables.validate(pd.concat([frame, frame.iloc[[-1]].assign(n=100, value=0.01), beside]))
+    curve = tables.along(both)
+    assert list(curve["step"]) == [10, 20, 30, 40] and set(curve["n"]) == {100} and curve["value"].iloc[-1] == 0.01
+    assert list(tables.ends(both)["n"]) == [1000]
+    assert list(tables.along(frame)["n"]) == [100, 100, 100, 1000], "as older tables have it"
+
+
+def test_the_end_by_the_papers_lambda_is_the_checkpoint_that_spends_the_budget():
+    frame = tables.validate(main_table(seeds=(0,), steps=4))
+    assert tables.paper_ends(frame).empty, "an older table does not know"
+    rl = frame["method"] == "rl"
+    frame["paper_flops"] = frame["train_flops"].where(~rl, 2 * frame["train_flops"])
+    ends = tables.paper_ends(frame)
+    assert set(ends[ends.method == "rl"].step) == {20} and set(ends[ends.method == "sft"].step) == {40}
+
+
+def test_rates_of_puzzles_are_read_as_they_were_written():
+    rates = {3: (0.5, 16), 11: (1.0, 15), 40: (1 / 3, 3)}
+    text = tables.clusters_text(rates)
+    assert text == "3=0.5*16;11=1*15;40=0.333333*3" and tables.clusters(text)[3] == (0.5, 16)
+    assert tables.clusters("") == {} and tables.clusters_text({}) == ""
+    good = main_table(seeds=(0,)).assign(by_cluster=text, paper_flops="", measured_lambda=0.3)
+    assert set(tables.validate(good)["by_cluster"]) == {text} and tables.validate(good)["paper_flops"].isna().all()
+    for column, value in (("by_cluster", "3=0.5"), ("paper_flops", "much"), ("measured_lambda", -1)):
+        with pytest.raises(TableError, match=f"row 1: {column} is"):
+            tables.validate(good.assign(**{column: value}))

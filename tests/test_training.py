@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from tiny_models import tiny_profile, with_study
 
-from sftrl_lib import paths
+from sftrl_lib import paths, tables
 from sftrl_lib.evaluation import measurements
 from sftrl_lib.experiments import MAIN, OVERFITTED, Arm, Experiment
 from sftrl_lib.models.checkpoint import CheckpointError
@@ -19,9 +19,11 @@ from sftrl_lib.models.policy import load_policy
 from sftrl_lib.points.task import GP_L, PointsTask
 from sftrl_lib.profiles import get_profile
 from sftrl_lib.runs import Run, main_run
+from sftrl_lib.seeds import TEST_EPISODES, TEST_SAMPLING, stream
 from sftrl_lib.training import fork, ppo, sft
 from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
+from sftrl_lib.training.loop import Progress
 from sftrl_lib.training.snapshots import snapshots
 
 METHODS = ("init", "sft", "rl")
@@ -87,7 +89,7 @@ def test_same_seed_same_tables(profile, study, uninterrupted, home):
     expected = outcome(uninterrupted[0])
     assert outcome(home) == expected
     assert sum(name.endswith("metrics.csv") for name in expected) == 3
-    assert sum(name.endswith("model.safetensors") for name in expected) == 1 + 2 * study.checkpoints
+    assert sum(name.endswith("model.safetensors") for name in expected) == 2 + 2 * study.checkpoints
 
 
 def no_training(monkeypatch):
@@ -151,7 +153,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(profile, study, uninter
         assert child.returncode == -signal.SIGKILL, child.stderr
         folder = run_of(profile, method).folder
         assert not (folder / "finished").exists() and (folder / "training").is_dir()
-        assert 0 < len(list(folder.glob("step-*"))) < study.checkpoints
+        extra = method == "rl"  # where the paper's lambda ends it
+        assert 0 < len(list(folder.glob("step-*"))) < study.checkpoints + extra
     assert progress(run_of(profile, "rl").folder) == 5
     steps, original = [], sft._Snapshots.on_step_end
 
@@ -239,6 +242,8 @@ def test_flops_by_hand():
     assert spent.fork_flops == 1_200_000 + 6_000_000
     assert spent.flops == 7_260_000
     assert spent.measured_lambda == 15
+    assert spent.by_lambda(6) == 60_000 + 1_200_000 + 2 * 1_000 * 6 * 200 and spent.by_lambda(None) == spent.flops
+    assert Compute(1_000, 10, 200).by_lambda(6) == 1_260_000, "without rollouts there is nothing to estimate"
     assert Compute(**spent.to_dict()) == spent and Compute(7).flops == 0
 
 
@@ -274,11 +279,30 @@ def test_both_branches_get_the_same_compute(profile, study, uninterrupted, monke
     assert 0 <= over <= n * (6 * study.ppo.epochs + 2) * largest_update
     one_step = tuned[-1].compute.fork_flops / tuned[-1].step
     assert abs(tuned[-1].compute.fork_flops - study.fork_flops) <= one_step
-    for found in (tuned, rl):
-        assert len(found) == study.checkpoints
-        shares = [snapshot.compute.fork_flops / study.fork_flops for snapshot in found]
+    for found, extra in ((tuned, 0), (rl, 1)):
+        assert len(found) == study.checkpoints + extra
+        shares = [snapshot.compute.fork_flops / study.fork_flops for snapshot in found[extra:]]
         assert shares == pytest.approx([0.5, 1.0], abs=0.1)
     assert rl[-1].step > 8 and tuned[-1].step > 10, "the budgets of the tests mean something"
+
+
+def test_rl_keeps_the_checkpoint_at_which_the_papers_lambda_ends_it(profile, study, uninterrupted, monkeypatch):
+    """It is tested as the end is, and its compute by that account is the budget of both branches."""
+    home, _ = uninterrupted
+    monkeypatch.setattr(paths, "HOME", home)
+    found, factor = snapshots(run_of(profile, "rl").folder), study.task.paper_lambda
+    spent = [one.compute.by_lambda(factor) - one.compute.init_flops for one in found]
+    before, here = found[0], found[0].compute
+    assert spent[0] >= study.fork_flops > spent[0] * (1 - 1.5 / before.step)
+    assert spent[0] == pytest.approx((6 + 2 * factor) * here.parameters * here.trained_tokens)
+    assert all(one > spent[0] for one in spent[1:])
+    frame = measurements.evaluate(run_of(profile, "rl"))
+    ends = frame[frame.n == study.evaluation.episodes_end]
+    assert set(ends[ends.setting == "sampled"].step) == {before.step, found[-1].step}
+    assert set(tables.paper_ends(tables.validate(frame[frame.setting == "sampled"])).step) == {before.step}
+    tuned = tables.validate(measurements.evaluate(run_of(profile, "sft")))
+    assert (tuned.paper_flops == tuned.train_flops).all() and set(tuned.measured_lambda) == {0}
+    assert set(frame.measured_lambda) == {one.compute.measured_lambda for one in found}
 
 
 # The other branches
@@ -340,6 +364,15 @@ def test_attempts_kl_and_suboptimal_data(profile, study, home, monkeypatch):
     [*_, end] = fork.train(run_of(small, "sft_suboptimal", "suboptimal"))
     assert end.compute.fork_flops == pytest.approx(run.study.fork_flops, rel=0.5)
     assert (paths.data("tiny") / "gp-l-suboptimal").is_dir()
+
+
+def test_no_seed_of_training_is_one_of_a_test():
+    """NumPy pads with zeros: [1, 0] and [1, 0, 0] were one stream, so that seed 1 trained on the tests' hands."""
+    trained = {seed for run in range(6) for update in range(6) for seed in Progress(update, 0.0).seeds(run, 50)}
+    for purpose in (TEST_EPISODES, TEST_SAMPLING):
+        for seed in range(6):
+            for split in range(4):
+                assert not trained & set(stream(purpose, seed, split, count=200))
 
 
 def test_rl_never_meets_a_heldout_hand():

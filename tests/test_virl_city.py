@@ -55,11 +55,11 @@ def test_splits_are_disjoint(name):
     assert train.panoramas == heldout.panoramas
 
 
-def test_the_mini_benchmark_has_two_routes_in_each_of_nine_cities():
+def test_the_mini_benchmark_has_twenty_routes_in_each_of_nine_cities():
     mini = load_city("mini")
-    assert len(mini) == 18
+    assert len(mini) == len(paths(mini)) == 180
     assert [
-        route.record["dest_place"]["place_id"].partition("_place")[0] for route in mini.routes[::2]
+        route.record["dest_place"]["place_id"].partition("_place")[0] for route in mini.routes[::20]
     ] == list(MINI)
     assert mini.routes == tuple(route for name in MINI for route in load_city(name).routes)
     assert not paths(mini) & paths(load_city("nyc"))

@@ -407,7 +407,11 @@ def test_bad_arguments(options, words):
 
 
 @pytest.mark.parametrize(
-    "options", [{"route": 18}, {"route": -1}, {"route": "0"}, {"route": True}, {"hand": [1]}]
+    "options",
+    [
+        {"route": 180}, {"route": -1}, {"route": "0"}, {"route": True}, {"position": 99}, {"position": -1},
+        {"position": True}, {"hand": [1]},
+    ],
 )
 def test_bad_reset_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -1,6 +1,8 @@
 """The main comparison as Markdown tables: Init, SFT and RL, their differences, and the paper's numbers.
 
-Every cell is a mean over seeds with its 95 % interval (see `statistics`): levels in percent, differences in points.
+Every cell is a mean over seeds with its 95 % interval (see `statistics`): levels in percent, differences in points. A
+mean over seeds of which some fall and others do not says little, so the tables count those that fell, and show the
+seeds themselves where an interval over them says nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ from ..files import write_atomically
 from ..methods import INIT, METHODS
 from ..task import SPLITS, Task
 from ..tasks import TASKS
-from .evidence import Evidence, rl_raises_ood, sft_lowers_ood
-from .statistics import Estimate
+from .evidence import FALL, Evidence, rl_raises_ood, sft_lowers_ood
+from .report import WORDS
+from .statistics import Estimate, difference_of, fell
 
 COMPARED = ("init", "sft", "rl")  # the paper's methods, listed even if they were not run
-WORDS = {"reproduced": "reproduced", "not_reproduced": "not reproduced", "inconclusive": "open", "not_run": "not run"}
+WIDE = 0.5  # an interval over the seeds that is wider than this says nothing; the seeds are shown instead
+LEGEND = (
+    "† An end that is cut off at the limit of what is possible. In round brackets instead of an interval: the seeds, "
+    "where their interval is wider than 50 points. Seeds that fell: those more than 10 points below Init."
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,49 @@ def columns_of(task: Task, metrics: tuple[str, ...]) -> tuple[Column, ...]:
 
 
 def markdown(metrics: pd.DataFrame) -> str:
-    """The tables of all tasks that were run as Markdown, with one heading per task."""
-    evidence = Evidence(metrics)
+    """The tables of all tasks that were run as Markdown, with one heading per task.
+
+    Where it is known at which checkpoint the paper's lambda ends RL, there is a second set of tables with that end.
+    """
+    counted, paper = Evidence(metrics), Evidence(metrics, by_paper_lambda=True)
     parts = []
     for task in TASKS.values():
         wanted = {title: columns_of(task, names) for title, names in task.words.tables.items()}
-        made = [text for title, columns in wanted.items() if (text := table(evidence, task, title, columns))]
+        made = [text for title, columns in wanted.items() if (text := table(counted, task, title, columns))]
+        if made and task.paper_lambda and len(paper.rows(task, "rl", "id")):
+            made.append(_accounts(counted, paper, task))
+            titled = {f"{title}, by the paper's lambda": columns for title, columns in wanted.items()}
+            made += [text for title, columns in titled.items() if (text := table(paper, task, title, columns))]
+        made += [text for text in [_foundations(counted, task)] if made and text]
         parts += [f"## {task.label}", *made] if made else []
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, LEGEND] if parts else parts) + "\n"
+
+
+def _foundations(evidence: Evidence, task: Task) -> str:
+    """The differences under the new rule from every foundation model, a line each; "" if there is only one."""
+    others = evidence.settings(task, "foundations", "rl")
+    if not others:
+        return ""
+    pairs = differences([name for name in COMPARED if name in METHODS])
+    heads = ["new rule (rule-OOD), from", *(f"{METHODS[a].label} - {METHODS[b].label}" for a, b in pairs)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for setting in ("", *others):
+        where = {"experiment": "foundations", "setting": setting} if setting else {}
+        ends = {name: evidence.rows(task, name, "rule_ood", **where) for name in COMPARED}
+        cells = [_cell(difference_of(ends[a], ends[b]), "+") for a, b in pairs]
+        name = f"another foundation model ({setting.partition('=')[2]})" if setting else "the foundation model above"
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
+def _accounts(counted: Evidence, paper: Evidence, task: Task) -> str:
+    """One sentence on what the two accounts of compute are."""
+    end, earlier = (evidence.rows(task, "rl", "id") for evidence in (counted, paper))
+    return (
+        f"Compute: RL's rollouts took {end['measured_lambda'].mean():.2f} tokens per trained token (lambda; the paper "
+        f"estimates {task.paper_lambda:g}). With the paper's lambda RL would have stopped after "
+        f"{earlier['step'].mean():.0f} of {end['step'].mean():.0f} updates:"
+    )
 
 
 def table(evidence: Evidence, task: Task, title: str, columns: tuple[Column, ...]) -> str:
@@ -69,14 +111,19 @@ def table(evidence: Evidence, task: Task, title: str, columns: tuple[Column, ...
     rows = [[METHODS[name].label, *_levels(evidence, task, name, columns)] for name in methods]
     for a, b in differences(methods):
         rows.append([f"{METHODS[a].label} - {METHODS[b].label}", *_gains(evidence, task, a, b, columns)])
+    rows += [[f"{METHODS[a].label}: seeds that fell", *_fallen(evidence, task, a, columns)] for a in _branches(methods)]
     lines = [f"| {' | '.join(row)} |" for row in (heads, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 
 
 def differences(methods: list[str]) -> list[tuple[str, str]]:
     """Pairs (a, b), shown as a minus b: every branch minus Init, the last one first; then the others minus SFT."""
-    branches = [name for name in methods if name != INIT.name]
+    branches = _branches(methods)
     return [(name, INIT.name) for name in reversed(branches)] + [(name, "sft") for name in branches if name != "sft"]
+
+
+def _branches(methods: list[str]) -> list[str]:
+    return [name for name in methods if name != INIT.name]
 
 
 def front(metrics: pd.DataFrame) -> str:
@@ -118,12 +165,28 @@ def _gains(evidence: Evidence, task: Task, a: str, b: str, columns: tuple[Column
             yield f"{column.paper[a] - column.paper[b]:+.1f}" if {a, b} <= column.paper.keys() else "-"
 
 
+def _fallen(evidence: Evidence, task: Task, method: str, columns: tuple[Column, ...]) -> Iterator[str]:
+    for column in columns:
+        rows = (evidence.rows(task, name, column.split, column.metric) for name in (method, INIT.name))
+        count, seeds = fell(*rows, by=FALL)
+        yield f"{count} of {seeds}" if seeds else "-"
+        if column.paper:
+            yield ""
+
+
 def _cell(estimate: Estimate | None, sign: str) -> str:
     if estimate is None:
         return "-"
-    numbers = (estimate.value, estimate.low, estimate.high)
-    value, low, high = (f"{round(100 * number, 1) + 0.0:{sign}.1f}" for number in numbers)  # + 0.0 turns -0.0 into 0.0
-    return f"{value} [{low}, {high}]"
+    if estimate.seeds > 1 and estimate.high - estimate.low > WIDE:
+        return f"{_number(estimate.value, sign)} ({', '.join(_number(value, sign) for value in estimate.by_seed)})"
+    limits = {-1.0, 1.0} if sign else {0.0, 1.0}
+    cut = limits if estimate.clipped else {}
+    low, high = (_number(end, sign) + ("†" if end in cut else "") for end in (estimate.low, estimate.high))
+    return f"{_number(estimate.value, sign)} [{low}, {high}]"
+
+
+def _number(value: float, sign: str) -> str:
+    return f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def write(profile: str) -> str:

@@ -18,6 +18,8 @@ from ..task import SPLITS, Task
 from .statistics import Estimate, correlation, difference_of, level_of
 
 FAILURE = 0.02  # "fails", "stays near zero": below 2 % (the paper's failures end at 0.4-1.5 %)
+LEAST_SEEDS = 2  # one seed says nothing about others, so it decides nothing
+FALL = 0.10  # a seed "fell" if it ends more than 10 points below Init
 BARELY = 0.02  # "barely generalises": gains less than 2 points (paper: +0.48 against +2.99 with 5 attempts)
 
 
@@ -29,32 +31,37 @@ class Part:
     estimate: Estimate | None
     side: int
     threshold: float = 0.0
+    among: int = 1  # parts that its cell has: it holds by its 95 % interval, and fails by the one for so many at once
 
     @property
     def verdict(self) -> str:
         if self.estimate is None:
             return "not_run"
+        if self.estimate.seeds < LEAST_SEEDS:
+            return "inconclusive"
         if self.worst > 0:
             return "reproduced"
-        return "not_reproduced" if self.best < 0 else "inconclusive"
+        ends = self.estimate.among(self.among)
+        return "not_reproduced" if max(self.side * (end - self.threshold) for end in ends) < 0 else "inconclusive"
 
     @property
     def worst(self) -> float:
         """Distance of the less favourable interval end from the threshold, positive on the claimed side."""
         return min(self.side * (end - self.threshold) for end in (self.estimate.low, self.estimate.high))
 
-    @property
-    def best(self) -> float:
-        """The same for the more favourable end."""
-        return max(self.side * (end - self.threshold) for end in (self.estimate.low, self.estimate.high))
-
 
 class Evidence:
-    """The end rows of all branches in a table, and the comparisons that claims are made of."""
+    """The end rows of all branches in a table, and the comparisons that claims are made of.
 
-    def __init__(self, metrics: pd.DataFrame):
+    `by_paper_lambda`: RL of the main comparison ends where its budget is spent by the paper's lambda.
+    """
+
+    def __init__(self, metrics: pd.DataFrame, by_paper_lambda: bool = False):
         self.metrics = metrics
         self.ends = tables.ends(metrics)
+        if by_paper_lambda:
+            main = tables.paper_ends(tables.select(metrics, experiment="main"))
+            self.ends = pd.concat([self.ends[self.ends["experiment"] != "main"], main], ignore_index=True)
 
     def rows(self, variant: str | Task, method: str, split: str, metric: str = "", **where: str) -> pd.DataFrame:
         """End rows of one method, one per seed: main experiment, sampled, unless `where` says otherwise.
@@ -71,10 +78,11 @@ class Evidence:
             self.ends, task=name, modality=modality, method=method, split=split, metric=metric or own, **where
         )
 
-    def settings(self, variant: str, experiment: str, method: str) -> list[str]:
+    def settings(self, variant: str | Task, experiment: str, method: str) -> list[str]:
         """The settings under which a method was run in an experiment."""
-        task = VARIANTS[variant]
-        rows = tables.select(self.ends, task=task.task, modality=task.modality, experiment=experiment, method=method)
+        name = variant.name if isinstance(variant, Task) else VARIANTS[variant].task
+        modality = variant.modality if isinstance(variant, Task) else VARIANTS[variant].modality
+        rows = tables.select(self.ends, task=name, modality=modality, experiment=experiment, method=method)
         return sorted(rows["setting"].unique())
 
     def level(self, variant: str | Task, method: str, split: str, metric: str = "", **where: str) -> Estimate | None:
@@ -126,13 +134,15 @@ def transfer(e: Evidence, v: str) -> list[Part]:
 
 
 def old_rule(e: Evidence, v: str) -> list[Part]:
-    """SFT minus Init in answers by the training rule, on rule-OOD: above 0.
+    """Answers by the training rule, on rule-OOD: SFT's above FAILURE (they occur), and SFT minus Init above 0.
 
     GP tables without that metric use answers by the stated rule: SFT minus Init below 0, SFT's ID minus OOD above 0.
     """
     direct = e.gain(v, "sft", "init", "rule_ood", "training_rule")
     if direct is not None or VARIANTS[v].has_turns:
-        return [Part(f"{v}: SFT minus Init, answers by the training rule under the new one", direct, +1)]
+        answers = "answers by the training rule under the new one"
+        share = e.level(v, "sft", "rule_ood", "training_rule")
+        return [Part(f"{v}: SFT, {answers}", share, +1, FAILURE), Part(f"{v}: SFT minus Init, {answers}", direct, +1)]
     metric = VARIANTS[v].stated
     seen, new = (e.rows(v, "sft", split, metric) for split in ("id", "rule_ood"))
     return [
@@ -157,17 +167,25 @@ def beats_previous_best(e: Evidence, v: str) -> list[Part]:
 
 
 def recognition_drives_success(e: Evidence, v: str) -> list[Part]:
-    """Correlation of recognition and success over checkpoints and splits: above 0."""
+    """Correlation of recognition and success over the checkpoints of all methods, split by split: above 0.
+
+    Splits are not pooled, because they differ in difficulty.
+    """
     task = VARIANTS[v]
-    rows = tables.select(
+    rows = tables.along(tables.select(
         e.metrics, task=task.task, modality=task.modality, experiment="main", setting="sampled",
         method=["init", "sft", "rl"], metric=["success", "recognition"],
-    )  # fmt: skip
-    points = rows.pivot_table(index=["seed", "method", "step", "split"], columns="metric", values="value")
-    points = points.dropna() if {"success", "recognition"} <= set(points.columns) else points.iloc[:0]
-    pairs = [(rows["recognition"], rows["success"]) for _, rows in points.groupby("seed")]
-    least = int(rows["n"].min()) if len(rows) else 0
-    return [Part(f"{v}: correlation of recognition and success over checkpoints", correlation(pairs, least), +1)]
+    ))  # fmt: skip
+    parts = []
+    for split in ("id", "rule_ood", "visual_ood"):
+        here = tables.select(rows, split=split)
+        points = here.pivot_table(index=["seed", "method", "step"], columns="metric", values="value")
+        points = points.dropna() if {"success", "recognition"} <= set(points.columns) else points.iloc[:0]
+        pairs = [(group["recognition"], group["success"]) for _, group in points.groupby("seed")]
+        found = correlation(pairs, int(here["n"].min()) if len(here) else 0)
+        what = f"{v}: correlation of recognition and success over checkpoints, {SPLITS[split].short}"
+        parts.append(Part(what, found, +1))
+    return parts
 
 
 def recognition_scales(e: Evidence, v: str) -> list[Part]:
@@ -192,16 +210,17 @@ def rl_fails_without_sft(e: Evidence, v: str) -> list[Part]:
 
 
 def sft_gives_format(e: Evidence, v: str) -> list[Part]:
-    """Init (ID format) and RL from Init (ID success), each minus RL without SFT, per learning rate: above 0."""
-    init, rl = e.rows(v, "init", "id", "format"), e.rows(v, "rl", "id", "success")
+    """Init minus RL without SFT in ID format: above 0; and without that format RL does not work: see the claim on it.
+
+    That RL from Init ends higher is not asked: it says that SFT helps, not that it helps by the format.
+    """
+    init = e.rows(v, "init", "id", "format")
     parts = []
     for setting in e.settings(v, "no_init", "rl_no_init") or [""]:
-        where, label = {"experiment": "no_init", "setting": setting}, f" ({setting})" if setting else ""
-        format_, success = (e.rows(v, "rl_no_init", "id", metric, **where) for metric in ("format", "success"))
-        without = f"minus RL without SFT{label}"
-        parts.append(Part(f"{v}: Init {without}, ID format", difference_of(init, format_), +1))
-        parts.append(Part(f"{v}: RL from Init {without}, ID success", difference_of(rl, success), +1))
-    return parts
+        without = e.rows(v, "rl_no_init", "id", "format", experiment="no_init", setting=setting)
+        what = f"{v}: Init minus RL without SFT{f' ({setting})' if setting else ''}, ID format"
+        parts.append(Part(what, difference_of(init, without), +1))
+    return [*parts, *rl_fails_without_sft(e, v)]
 
 
 def attempts_help(e: Evidence, v: str) -> list[Part]:

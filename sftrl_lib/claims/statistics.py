@@ -12,21 +12,31 @@ With 2-3 seeds (a) alone can be absurdly narrow by chance (three seeds at exactl
 training noise; the wider one is conservative. With one seed there is only (b), which says nothing about other
 seeds. Newcombe treats the two arms as independent although they may share hands, which is conservative too.
 `n` counts episodes, also for per-step accuracy, because the steps of an episode are not independent.
+
+Where the puzzles or routes of a split stand for others (held-out ones, cities never seen), episodes on the same one
+are not independent either. (b) is then clustered by puzzle or route over all seeds together: for a level Wilson's with
+the effective number of episodes, for a difference Student's t over the paired differences of the puzzles (routes).
+An end of an interval that would lie beyond what is possible is cut off there, and the estimate says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.signal import savgol_filter
+from scipy.stats import norm
 from scipy.stats import t as student_t
+from statsmodels.regression.linear_model import WLS
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
+from .. import tables
+
 CONFIDENCE = 0.95
+Clusters = Mapping[int, tuple[float, int]]  # puzzle or route -> rate and episodes
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,21 @@ class Estimate:
     high: float
     n: int  # episodes pooled over the seeds; for a difference, those of the smaller arm
     seeds: int
-    interval: str  # wilson, newcombe, t over seeds, fisher
+    interval: str  # wilson, newcombe, by cluster, t over seeds, fisher
+    clipped: bool = False  # an end would lie beyond what is possible
+    by_seed: tuple[float, ...] = ()  # what it is the mean of
 
-    def as_dict(self) -> dict:
-        return asdict(self)
+    def among(self, statements: int) -> tuple[float, float]:
+        """The interval (low, high) at which `statements` of its kind hold together with 95 %, after Bonferroni.
+
+        The 95 % interval widened by the ratio of the quantiles.
+        """
+        quantile = student_t(self.seeds - 1).ppf if self.interval == "t over seeds" else norm.ppf
+        factor = quantile(1 - (1 - CONFIDENCE) / 2 / statements) / quantile((1 + CONFIDENCE) / 2)
+        return self.value - factor * (self.value - self.low), self.value + factor * (self.high - self.value)
 
 
-def wilson(value: float, n: int) -> tuple[float, float]:
+def wilson(value: float, n: float) -> tuple[float, float]:
     """Wilson's 95 % interval (low, high) of a rate `value` measured on `n` episodes."""
     low, high = proportion_confint(_count(value, n), n, alpha=1 - CONFIDENCE, method="wilson")
     return max(0.0, float(low)), min(1.0, float(high))
@@ -66,39 +84,90 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def level(values: Sequence[float], ns: Sequence[int]) -> Estimate:
+def pooled(clusters: Sequence[Clusters]) -> Clusters:
+    """The rate and the episodes of every puzzle (route) over all seeds together."""
+    found: dict[int, tuple[float, int]] = {}
+    for seed in clusters:
+        for key, (rate, n) in seed.items():
+            before, count = found.get(key, (0.0, 0))
+            found[key] = (before * count + rate * n) / (count + n), count + n
+    return found
+
+
+def effective_n(clusters: Clusters) -> float:
+    """How many independent episodes say as much about the mean rate as these do, by a cluster-robust variance.
+
+    As many as there are puzzles (routes) if all have the same rate. Raises ValueError for fewer than two of them.
+    """
+    if len(clusters) < 2:
+        raise ValueError(f"A clustered interval needs at least 2 puzzles or routes, not {len(clusters)}.")
+    rates, ns = (np.array(column, float) for column in zip(*clusters.values(), strict=True))
+    fit = WLS(rates, np.ones(len(rates)), weights=ns).fit(cov_type="HC1")
+    mean, variance = float(fit.params[0]), float(fit.bse[0]) ** 2
+    return min(mean * (1 - mean) / variance, ns.sum()) if variance > 1e-12 else float(len(clusters))
+
+
+def paired_by_cluster(ours: Clusters, others: Clusters) -> float:
+    """Half of the 95 % interval of a difference of rates, by Student's t over the differences of puzzles (routes).
+
+    Raises ValueError for fewer than two that both have.
+    """
+    shared = [key for key in ours if key in others]
+    if len(shared) < 2:
+        raise ValueError(f"A clustered interval needs at least 2 puzzles or routes in both, not {len(shared)}.")
+    apart = np.array([ours[key][0] - others[key][0] for key in shared])
+    weights = np.array([min(ours[key][1], others[key][1]) for key in shared], float)
+    fit = WLS(apart, np.ones(len(apart)), weights=weights).fit(cov_type="HC1", use_t=True)
+    return float(student_t.ppf((1 + CONFIDENCE) / 2, len(shared) - 1) * fit.bse[0])
+
+
+def level(values: Sequence[float], ns: Sequence[int], clusters: Sequence[Clusters] = ()) -> Estimate:
     """Mean of one rate per seed, with its interval by the interval rule.
 
-    values, ns: (seeds,) each, rates as fractions and numbers of episodes. Raises ValueError if they are empty, differ
-    in length or are out of range.
+    values, ns: (seeds,) each, rates as fractions and numbers of episodes; clusters: the rates by puzzle (route), one
+    per seed, if those are a sample. Raises ValueError if they are empty, differ in length or are out of range.
     """
     values, ns = _checked(values, ns)
-    binomial = wilson(_pooled(values, ns), int(ns.sum()))
-    return _wider(values, binomial, "wilson", int(ns.sum()), bounds=(0.0, 1.0))
+    n, name = float(ns.sum()), "wilson"
+    if clusters:
+        n, name = effective_n(pooled(clusters)), "by cluster"
+    return _wider(values, wilson(_pooled(values, ns), n), name, int(ns.sum()), bounds=(0.0, 1.0))
 
 
 def difference(
-    values: Sequence[float], ns: Sequence[int], others: Sequence[float], other_ns: Sequence[int]
+    values: Sequence[float],
+    ns: Sequence[int],
+    others: Sequence[float],
+    other_ns: Sequence[int],
+    clusters: tuple[Sequence[Clusters], Sequence[Clusters]] | None = None,
 ) -> Estimate:
     """Mean over seeds of the paired differences `values - others`, with its interval by the interval rule.
 
-    All arguments: (seeds,), as for `level`; index i is the same seed in all of them. Raises ValueError as `level` does.
+    All arguments: (seeds,), as for `level`; index i is the same seed in all of them; clusters: those of both. Raises
+    ValueError as `level` does.
     """
     values, ns = _checked(values, ns)
     others, other_ns = _checked(others, other_ns)
     if len(values) != len(others):
         raise ValueError(f"Paired differences need equally many seeds, not {len(values)} and {len(others)}.")
     n, other_n = int(ns.sum()), int(other_ns.sum())
-    binomial = newcombe(_pooled(values, ns), n, _pooled(others, other_ns), other_n)
-    return _wider(values - others, binomial, "newcombe", min(n, other_n), bounds=(-1.0, 1.0))
+    binomial, name = newcombe(_pooled(values, ns), n, _pooled(others, other_ns), other_n), "newcombe"
+    if clusters:
+        half, name = paired_by_cluster(*map(pooled, clusters)), "by cluster"
+        middle = float((values - others).mean())
+        binomial = middle - half, middle + half
+    return _wider(values - others, binomial, name, min(n, other_n), bounds=(-1.0, 1.0))
 
 
 def level_of(rows: pd.DataFrame) -> Estimate | None:
-    """`level` of table rows, one per seed; None if there are none. Raises ValueError if a seed occurs twice."""
+    """`level` of table rows, one per seed; None if there are none. Raises ValueError if a seed occurs twice.
+
+    Of one checkpoint that was tested on more and on fewer episodes, the more count.
+    """
     if rows.empty:
         return None
-    _one_row_a_seed(rows)
-    return level(rows["value"].to_numpy(), rows["n"].to_numpy())
+    rows = _one_row_a_seed(rows)
+    return level(rows["value"].to_numpy(), rows["n"].to_numpy(), _clusters(rows["by_cluster"]))
 
 
 def difference_of(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate | None:
@@ -106,11 +175,19 @@ def difference_of(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate | None:
 
     Raises ValueError if a seed occurs twice.
     """
-    _one_row_a_seed(rows), _one_row_a_seed(others)
+    rows, others = _one_row_a_seed(rows), _one_row_a_seed(others)
     pairs = rows.merge(others, on="seed", suffixes=("", "_other")).sort_values("seed")
     if pairs.empty:
         return None
-    return difference(*(pairs[name].to_numpy() for name in ("value", "n", "value_other", "n_other")))
+    both = _clusters(pairs["by_cluster"]), _clusters(pairs["by_cluster_other"])
+    numbers = (pairs[name].to_numpy() for name in ("value", "n", "value_other", "n_other"))
+    return difference(*numbers, clusters=both if all(both) else None)
+
+
+def fell(rows: pd.DataFrame, others: pd.DataFrame, by: float) -> tuple[int, int]:
+    """How many seeds of `rows` lie below `others` by more than `by`, and how many seeds both have."""
+    estimate = difference_of(rows, others)
+    return (sum(value < -by for value in estimate.by_seed), estimate.seeds) if estimate else (0, 0)
 
 
 def correlation(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], n: int) -> Estimate | None:
@@ -150,8 +227,9 @@ def _wider(values: np.ndarray, binomial: tuple[float, float], name: str, n: int,
         if t_high - t_low > high - low:
             low, high, name = t_low, t_high, "t over seeds"
     mean = float(values.mean())  # not the pooled rate if n differs between seeds; the interval must contain it
+    clipped = low < bounds[0] or high > bounds[1]
     low, high = min(max(low, bounds[0]), mean), max(min(high, bounds[1]), mean)
-    return Estimate(mean, low, high, n, len(values), name)
+    return Estimate(mean, low, high, n, len(values), name, clipped, tuple(map(float, values)))
 
 
 def _pooled(values: np.ndarray, ns: np.ndarray) -> float:
@@ -173,6 +251,17 @@ def _checked(values: Sequence[float], ns: Sequence[int]) -> tuple[np.ndarray, np
     return values, ns
 
 
-def _one_row_a_seed(rows: pd.DataFrame) -> None:
+def _clusters(column: pd.Series) -> list[Clusters]:
+    """The rates by puzzle (route) of every row; [] if they are not known of all."""
+    found = [tables.clusters(text) for text in column]
+    return found if all(found) else []
+
+
+def _one_row_a_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    if "by_cluster" not in rows:
+        rows = rows.assign(by_cluster="")
+    if "step" in rows:  # the same checkpoint on more episodes
+        rows = rows.sort_values("n", kind="stable").drop_duplicates(["seed", "step"], keep="last").sort_values("seed")
     if (twice := rows["seed"].duplicated()).any():
         raise ValueError(f"Seed {rows['seed'][twice].iloc[0]} occurs twice among the selected rows.")
+    return rows

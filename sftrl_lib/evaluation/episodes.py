@@ -4,7 +4,8 @@ How they differ:
 * paper / official code: 234 hands or 48 routes, one seed, ID episodes drawn from the training distribution,
   temperature unstated.
 * ours: more of them at the ends and fewer along the curves, several seeds, the rollout temperature; ID as theirs, plus
-  hands and routes held out of all training. All checkpoints of a seed are tested on the same hands and routes.
+  hands and routes held out of all training, each puzzle or route as often as any other. All checkpoints of a seed
+  are tested on the same hands and routes.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from ..configs import Protocol
 from ..models.policy import Policy
 from ..models.rollout import Episode, rollout
+from ..seeds import TEST_EPISODES, TEST_SAMPLING, stream
 from ..task import Task, mean
-
-_EPISODES, _SAMPLING = 1, 2  # separate the random streams of the hands or routes and of the sampling
 
 
 def play(
@@ -28,8 +27,8 @@ def play(
 ) -> list[Episode]:
     """Play `how.episodes` hands or routes of `split`, `batch` of them side by side.
 
-    They depend on (split, seed) alone, so checkpoints are paired. The episodes come without their pictures. Raises
-    ValueError for an unknown split.
+    They depend on (split, seed) alone, so checkpoints are paired, and fewer episodes are the first of more. The
+    episodes come without their pictures. Raises ValueError for an unknown split.
     """
     arguments = task.split(split)
     starts = resets(task, split, seed, how.episodes)
@@ -41,18 +40,17 @@ def play(
                 conversation.picture = None  # no metric needs it, and those of 250 routes fill a gigabyte
             bar.update()
 
-        sampling = _seeds(_SAMPLING, task, split, seed, how.episodes)
+        sampling = _seeds(TEST_SAMPLING, task, split, seed, how.episodes)
         return rollout(policy, envs, starts, how.temperature, how.max_new_tokens, sampling, ended)
 
 
 def resets(task: Task, split: str, seed: int, count: int) -> list[dict[str, Any]]:
     """The arguments of ``reset`` for the hands or routes of a split that every player is tested on."""
-    return [{"seed": reset} for reset in _seeds(_EPISODES, task, split, seed, count)]
+    return task.resets(split, _seeds(TEST_EPISODES, task, split, seed, count))
 
 
 def _seeds(purpose: int, task: Task, split: str, seed: int, count: int) -> list[int]:
-    stream = [purpose, seed, list(task.splits).index(split)]
-    return np.random.SeedSequence(stream).generate_state(count).tolist()
+    return stream(purpose, seed, list(task.splits).index(split), count=count)
 
 
 def within(episodes: Sequence[Episode], attempts: int) -> tuple[float, int]:

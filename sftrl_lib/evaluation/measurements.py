@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,13 +26,14 @@ from ..models.policy import Policy, load_policy
 from ..models.rollout import Episode
 from ..profiles import Profile, Study
 from ..runs import Run, main_run, test_settings, training_runs
-from ..task import Metrics
+from ..task import Metrics, Task
 from ..training.snapshots import Snapshot, snapshots_of
 from .episodes import play, transcript, within
 
 ROWS, TRANSCRIPTS = "metrics.csv", "transcripts.jsonl"  # a run's part of the tables
 STATES = "states.json"  # beside them: the states that they may be in, each as file -> digest
 KEPT_TRANSCRIPTS = {"id": 2, "heldout": 2, "rule_ood": 4, "visual_ood": 4}  # of the ends of branches
+_COLUMNS = [*tables.COLUMNS, *tables.ADDED]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,20 @@ class Cell:
         """The columns that a row of the table and a transcript share."""
         return {**asdict(self), "step": snapshot.step, "split": split}
 
-    def rows(self, snapshot: Snapshot, split: str, metrics: Metrics) -> list[dict[str, Any]]:
-        shared = {**self.key(snapshot, split), "train_flops": snapshot.compute.flops}
-        return [{**shared, "metric": name, "value": value, "n": n} for name, (value, n) in metrics.items()]
+    def rows(
+        self, snapshot: Snapshot, task: Task, split: str, metrics: Metrics, by_cluster: Mapping[str, str] = {}
+    ) -> list[dict[str, Any]]:
+        compute = snapshot.compute
+        spent = {
+            "train_flops": compute.flops,
+            "paper_flops": compute.by_lambda(task.paper_lambda),
+            "measured_lambda": compute.measured_lambda,
+        }
+        shared = {**self.key(snapshot, split), **spent}
+        return [
+            {**shared, "metric": name, "value": value, "n": n, "by_cluster": by_cluster.get(name, "")}
+            for name, (value, n) in metrics.items()
+        ]
 
 
 def cell_of(run: Run) -> Cell:
@@ -67,7 +79,7 @@ class Part:
     def __init__(self, folder: Path, identity: Identity) -> None:
         check_part(claim(folder, identity))
         self.path, self.transcripts = folder / ROWS, folder / TRANSCRIPTS
-        self.frame = tables.read(self.path) if self.path.exists() else pd.DataFrame(columns=list(tables.COLUMNS))
+        self.frame = tables.read(self.path) if self.path.exists() else pd.DataFrame(columns=_COLUMNS)
 
     def has(self, cell: Cell, snapshot: Snapshot, split: str) -> bool:
         return len(tables.select(self.frame, **cell.key(snapshot, split))) > 0
@@ -77,7 +89,7 @@ class Part:
         known = self.transcripts.read_bytes() if begun else b""
         lines = [tables.transcript_line(record) for record in records]
         transcripts = known + b"".join(line for line in lines if line not in known)
-        fresh_rows = pd.DataFrame(rows, columns=list(tables.COLUMNS))
+        fresh_rows = pd.DataFrame(rows, columns=_COLUMNS)
         self.frame = pd.concat([self.frame, fresh_rows], ignore_index=True) if len(self.frame) else fresh_rows
         rows_text = tables.as_csv(self.frame, str(self.path))
         # The states that the files can be in from here on, whenever the process is killed.
@@ -123,44 +135,71 @@ def _digest(content: bytes) -> str:
 
 
 def evaluate(run: Run) -> pd.DataFrame:
-    """Test every checkpoint of a run, the last one with more episodes; its rows."""
+    """Test every checkpoint of a run, the ends with more episodes; its rows.
+
+    The ends are the last checkpoint and the one where the budget is spent by the paper's lambda.
+    """
     found = snapshots_of(run)
     part = Part(run.tests, run.tests_identity)
-    splits = run.experiment.tested(run.task.splits)
+    ends = [found[-1]]
+    if run.experiment.paper_end:
+        budget = found[-1].compute.flops
+        ends.append(min(found, key=lambda one: abs(one.compute.by_lambda(run.task.paper_lambda) - budget)))
     for snapshot in found:
-        _test(part, run, snapshot, snapshot is found[-1], splits)
+        last = snapshot is found[-1]
+        beside_the_curve = snapshot in ends and not last and len(found) > run.checkpoints
+        _test(part, run, snapshot, snapshot in ends, last, not beside_the_curve)
     return part.frame
 
 
-def _test(part: Part, run: Run, snapshot: Snapshot, end: bool, splits: Sequence[str]) -> None:
+def _test(part: Part, run: Run, snapshot: Snapshot, end: bool, last: bool, curve: bool) -> None:
     """The paper's protocol on every split; at the ends of main also single attempts and greedy decoding.
 
-    The model is loaded only if something is left to play.
+    An end on a curve has rows for the curve's episodes, which are its first, as well. The model is loaded only if
+    something is left to play.
     """
-    policy, cell, evaluation = _policy(run.profile, snapshot), cell_of(run), run.study.evaluation
+    policy, cell, evaluation, task = policy_of(run.profile, snapshot), cell_of(run), run.study.evaluation, run.task
     batch = run.profile.rollout_batch
-    both = end and cell.experiment == "main"
-    for split in splits:
+    both = last and cell.experiment == "main"
+    for split in run.experiment.tested(task.splits):
         label = f"{cell.method} step {snapshot.step}: {split}"
         if not part.has(cell, snapshot, split):
-            episodes = play(policy(), run.task, split, evaluation.protocol(end), cell.seed, batch, label)
-            rows = cell.rows(snapshot, split, run.task.measure(split, episodes))
+            episodes = play(policy(), task, split, evaluation.protocol(end), cell.seed, batch, label)
+            clusters = by_cluster(task, split, episodes) if end else {}
+            rows = cell.rows(snapshot, task, split, task.measure(split, episodes), clusters)
+            if curve and len(episodes) > evaluation.episodes_curve:
+                first = episodes[: evaluation.episodes_curve]
+                rows += cell.rows(snapshot, task, split, task.measure(split, first))
             if both:
                 single = replace(cell, setting="single")
-                rows += single.rows(snapshot, split, {"success": within(episodes, 1)})
+                rows += single.rows(snapshot, task, split, {"success": within(episodes, 1)})
             records = []
-            for number in kept(episodes, KEPT_TRANSCRIPTS.get(split, 2)) if end else ():
-                shown = transcript(run.task, split, episodes[number], policy(), number)
+            for number in kept(episodes, KEPT_TRANSCRIPTS.get(split, 2)) if last else ():
+                shown = transcript(task, split, episodes[number], policy(), number)
                 records.append({**cell.key(snapshot, split), **shown})
             part.add(rows, records)
         greedy = replace(cell, setting="greedy")
         if both and not part.has(greedy, snapshot, split):
             how = evaluation.protocol(temperature=0.0, episodes=evaluation.episodes_greedy)
-            episodes = play(policy(), run.task, split, how, cell.seed, batch, f"{label}, greedy")
-            part.add(greedy.rows(snapshot, split, run.task.measure(split, episodes)))
+            episodes = play(policy(), task, split, how, cell.seed, batch, f"{label}, greedy")
+            part.add(greedy.rows(snapshot, task, split, task.measure(split, episodes)))
 
 
-def _policy(profile: Profile, snapshot: Snapshot):
+def by_cluster(task: Task, split: str, episodes: Sequence[Episode]) -> dict[str, str]:
+    """Success and the task's own metric puzzle by puzzle (route by route), where those of a split are a sample."""
+    if split not in task.sampled:
+        return {}
+    groups: dict[int, list[Episode]] = {}
+    for episode in episodes:
+        groups.setdefault(task.cluster(episode), []).append(episode)
+    found = {key: task.measure(split, group) for key, group in groups.items()}
+    return {
+        name: tables.clusters_text({key: metrics[name] for key, metrics in found.items()})
+        for name in dict.fromkeys(("success", task.metric))
+    }
+
+
+def policy_of(profile: Profile, snapshot: Snapshot):
     """A function that loads a checkpoint when it is first called."""
 
     @cache
@@ -189,7 +228,7 @@ def evaluate_sensitivity(profile: Profile, key: str, seed: int) -> pd.DataFrame:
     part = Part(paths.test_folder(profile.name, f"{key}-{SENSITIVITY.name}-s{seed}"), identity)
     most = max(config.attempts_grid)
     for run, snapshot in ends:
-        policy = _policy(profile, snapshot)
+        policy = policy_of(profile, snapshot)
         for temperature in config.temperatures:
             cells = {
                 k: replace(
@@ -207,7 +246,7 @@ def evaluate_sensitivity(profile: Profile, key: str, seed: int) -> pd.DataFrame:
                 episodes = play(policy(), study.task, split, how, seed, profile.rollout_batch, label)
                 rows = []
                 for k, cell in cells.items():
-                    rows += cell.rows(snapshot, split, {"success": within(episodes, k)})
+                    rows += cell.rows(snapshot, study.task, split, {"success": within(episodes, k)})
                 part.add(rows)
     return part.frame
 

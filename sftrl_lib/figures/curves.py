@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from .. import published
 from ..claims import statistics
 from ..methods import METHODS
-from ..tables import select
+from ..tables import along, select
 from ..task import SPLITS, Task
 from ..tasks import TASKS, labelled
 from .style import (
@@ -51,7 +51,7 @@ def main_rows(tables: Tables, task: Task, metric: str = "") -> pd.DataFrame:
 
 def curve(rows: pd.DataFrame, start: pd.DataFrame | None = None) -> Curve:
     """Mean and interval over seeds at every checkpoint of `rows`, preceded by `start` (Init) if given."""
-    rows = pd.concat([start, rows]) if start is not None and len(start) else rows
+    rows = along(pd.concat([start, rows]) if start is not None and len(start) else rows)
     return [(group["train_flops"].mean(), statistics.level_of(group)) for _, group in rows.groupby(checkpoints(rows))]
 
 
@@ -70,6 +70,7 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float,
         "smooth": False,
         "band": False,  # of a dashed line; solid lines always have one
     } | look
+    rows = along(rows)
     points = curve(rows, start)
     x = [flops / unit for flops, _ in points]
     y, low, high = ([100 * getattr(e, end) for _, e in points] for end in ("value", "low", "high"))
@@ -116,6 +117,7 @@ def panel(axes: Axes, rows: pd.DataFrame, split: str, unit: float, smooth: bool 
 
 def draw_star(axes: Axes, init: pd.DataFrame, unit: float) -> None:
     """Init, the checkpoint from which the branches start."""
+    init = along(init)
     axes.scatter(init["train_flops"].mean() / unit, 100 * init["value"].mean(), marker="*", s=190, zorder=6,
                  color=METHODS["init"].color, edgecolor="white", linewidth=0.8, label="init")  # fmt: skip
 

@@ -14,7 +14,7 @@ from itertools import repeat
 
 from .. import doctor, paths, tables
 from ..files import reason
-from . import ablations, bars, curves, examples, failures, maps, mechanism, tuning, visual
+from . import ablations, bars, curves, examples, failures, maps, mechanism, search, tuning, visual
 from .style import Drawing, NothingToDraw, Tables, save_figure
 
 FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
@@ -41,6 +41,7 @@ FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
     "mechanism": mechanism.mechanism,
     "protocols": bars.protocols,
     "sensitivity": ablations.sensitivity,
+    "search": search.search,
 }
 
 

@@ -27,7 +27,7 @@ from .. import __version__
 from ..files import check_seal, seal
 from ..models.checkpoint import CheckpointError, load_state, save_state
 from ..models.policy import Policy, load_policy, model_folder
-from ..paths import SHIPPED, build
+from ..paths import SHIPPED, build, shipped
 from . import gp_l_curriculum, gp_vl_curriculum, virl_l_curriculum, virl_vl_curriculum
 from .capabilities import capabilities
 from .documents import Document
@@ -86,7 +86,7 @@ class FoundationConfig:
         return self.restart * min((step + 1) / self.warmup, 1 - step / self.more_steps)
 
 
-# The shipped models.
+# By name; those whose folder comes with the package are the shipped ones.
 FOUNDATIONS = {
     "gp-l": FoundationConfig(),
     "virl-l": FoundationConfig(curricula=("virl-l",), steps=1300, more_steps=0, tokens_per_step=4_000),
@@ -106,6 +106,10 @@ FOUNDATIONS = {
         adam_lr=2e-3,
         vision=VisionConfig(language="virl-l"),
     ),
+    # Other seeds of the text models, for the variance between foundation models; shipped once they are made, with
+    # `python -m sftrl_lib.foundation.pretrain --models gp-l-1 virl-l-1`.
+    "gp-l-1": FoundationConfig(seed=1),
+    "virl-l-1": FoundationConfig(curricula=("virl-l",), steps=1300, more_steps=0, tokens_per_step=4_000, seed=1),
 }
 
 
@@ -289,7 +293,8 @@ def read_record(name: str) -> dict:
 def main() -> None:
     """``make foundation``: train the shipped models again."""
     parser = argparse.ArgumentParser(description="Train the tiny foundation models and ship them.")
-    parser.add_argument("--models", nargs="+", choices=list(FOUNDATIONS), default=list(FOUNDATIONS), help="names")
+    known = [name for name in FOUNDATIONS if shipped(name)]
+    parser.add_argument("--models", nargs="+", choices=list(FOUNDATIONS), default=known, help="default: those shipped")
     parser.add_argument("--folder", type=Path, default=SHIPPED, help="where the models go")
     parser.add_argument("--work", type=Path, default=build("foundation"), help="checkpoints, to resume from")
     options = parser.parse_args()

@@ -26,9 +26,8 @@ from datasets import Dataset
 from ..messages import Message, message_text
 from ..models.policy import Policy
 from ..models.rollout import Episode, rollout
+from ..seeds import INTERFACE_QUESTIONS, INTERFACE_SAMPLING, stream
 from ..task import Task
-
-_PURPOSE = 71  # of the random stream of the questions: no other stream of the project begins with it
 
 
 class Episodes:
@@ -44,12 +43,12 @@ class Episodes:
         if task.modality != "text":
             raise ValueError(f"TRL's rollout_func gets no pictures from an environment; {task.label} has some.")
         self.task, self.attempts, self.max_new_tokens, self.gamma = task, attempts, max_new_tokens, gamma
-        seeds = np.random.SeedSequence([_PURPOSE, seed]).generate_state(hands).tolist()
+        seeds = stream(INTERFACE_QUESTIONS, seed, count=hands)
         self._env = task.training_env(attempts)
         prompts = [self._env.reset(seed=reset)[0]["messages"] for reset in seeds]
         self._resets = {_key(prompt): reset for prompt, reset in zip(prompts, seeds, strict=True)}
         self._policy: Policy | None = None
-        self._sampling = np.random.default_rng([_PURPOSE, seed])
+        self._sampling = np.random.default_rng([INTERFACE_SAMPLING, seed])
         self.dataset = Dataset.from_dict({"prompt": prompts})
 
     def rollout_func(self, prompts: Sequence[list[Message]], trainer: Any) -> dict[str, list]:

@@ -21,6 +21,7 @@ from .rules import Rule, card_numbers, deal, is_heldout
 from .solver import random_formula, solve
 from .verifier import grade
 
+MOST_READ = 10  # the largest number that a failed attempt misreads a card as: 11, 12 and 13 belong to the test
 MAX_MISTAKES = 5  # upper bound (exclusive) on failed attempts before the correct one
 
 
@@ -67,7 +68,7 @@ def failed_answer(choice: random.Random, cards: list[str], numbers: list[int]) -
     kind = choice.choice(("value", "value", "numbers", "illegal"))
     while kind == "numbers" and (read == numbers or is_heldout(read)):
         read = list(numbers)
-        read[choice.randrange(len(read))] = choice.randint(1, 13)
+        read[choice.randrange(len(read))] = choice.randint(1, MOST_READ)
     formula = random_formula(read, choice)[1]
     if kind == "illegal":
         formula = formula[:-1] + choice.choice("+*/(")

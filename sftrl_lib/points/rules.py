@@ -13,8 +13,11 @@ How they differ:
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations_with_replacement
 
 import numpy as np
 
@@ -89,6 +92,39 @@ def is_heldout(numbers: Sequence[int]) -> bool:
 def in_split(numbers: Sequence[int], hands: str) -> bool:
     """Whether `numbers` belongs to ``hands`` = "any", "train" or "heldout"."""
     return hands == "any" or is_heldout(numbers) == (hands == "heldout")
+
+
+@lru_cache
+def puzzles(hands: str = "any", rule: str | Rule = "ten", suits: str = "any", target: int = 24) -> tuple[tuple, ...]:
+    """Every solvable multiset of four numbers that can be dealt and belongs to ``hands``, in ascending order."""
+    counts = Counter(card_numbers(RANKS, rule))
+    most = {number: ranks * len(SUITS[suits]) for number, ranks in counts.items()}  # cards of that number
+    found = combinations_with_replacement(sorted(most), 4)
+    return tuple(
+        numbers
+        for numbers in found
+        if in_split(numbers, hands)
+        and all(numbers.count(number) <= most[number] for number in set(numbers))
+        and is_solvable(numbers, target)
+    )
+
+
+def deal_numbers(
+    rng: np.random.Generator, numbers: Sequence[int], rule: str | Rule = "ten", suits: str = "any"
+) -> tuple[list[str], list[str]]:
+    """A hand of these numbers, ranks and suits in random order, as drawn from a deck of the chosen suits.
+
+    Raises ValueError if the deck does not hold four such cards.
+    """
+    deck = [(rank, suit) for rank in RANKS for suit in SUITS[suits]]
+    dealt: list[tuple[str, str]] = []
+    for number in sorted(set(numbers)):
+        cards = [card for card in deck if card_numbers(card[:1], rule) == (number,)]
+        if len(cards) < (count := list(numbers).count(number)):
+            raise ValueError(f"A deck of {suits} suits does not hold {count} cards that count {number}.")
+        dealt += [cards[int(i)] for i in rng.choice(len(cards), size=count, replace=False)]
+    order = rng.permutation(len(dealt))
+    return [dealt[i][0] for i in order], [dealt[i][1] for i in order]
 
 
 def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: int) -> list[str]:

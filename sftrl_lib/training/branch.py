@@ -21,7 +21,8 @@ class Branch:
     """One branch of the fork. A trainer is a function of it: ``train(branch) -> None``.
 
     It trains `policy` in place until `compute.fork_flops` reaches `budget`, writes `checkpoints` snapshots into
-    `folder` at equal shares of the budget and ``log.json`` at the end, and resumes where an earlier call was killed.
+    `folder` at equal shares of the budget (with rollouts one more, where the budget is spent by `paper_lambda`) and
+    ``log.json`` at the end, and resumes where an earlier call was killed.
     """
 
     policy: Policy
@@ -36,6 +37,7 @@ class Branch:
     reference: Policy | None = None  # Init, for a KL penalty
     rollout_batch: int = 256  # episodes decoded side by side
     micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included
+    paper_lambda: float | None = None  # the paper's D_buffer / D_RL; with it a snapshot where it spends the budget
 
     @property
     def identity(self) -> Identity:

@@ -6,8 +6,9 @@
 N is the number of parameters and D counts tokens. The paper approximates D_buffer as lambda * D_RL with lambda = 6
 (GeneralPoints) or 5.1 (V-IRL), because it reads the history again for every attempt and trains on each buffer for
 several epochs. We count both: D_RL is every token of every optimisation pass, D_buffer every token that went through
-the model during rollouts; with a KV cache the measured lambda is smaller. A prompt counts in D_RL with each of its
-answers, as in the paper, although a shared prefix is read only once (see `batch`): RL is charged more than it uses.
+the model during rollouts; with a KV cache the measured lambda is smaller, so that RL gets more updates for
+the same compute; `by_lambda` keeps the paper's account beside ours. A prompt counts in D_RL with each of its answers,
+as in the paper, although a shared prefix is read only once (see `batch`): RL is charged more than it uses.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ class Compute:
     def fork_flops(self) -> float:
         """What this branch has spent since Init, in FLOPs."""
         return 6.0 * self.parameters * self.trained_tokens + 2.0 * self.parameters * self.buffer_tokens
+
+    def by_lambda(self, factor: float | None) -> float:
+        """`flops` with the paper's estimate in place of the counted tokens of rollouts: D_buffer = factor * D_RL.
+
+        The same as `flops` without rollouts, or if `factor` is None.
+        """
+        if factor is None or not self.buffer_tokens:
+            return self.flops
+        return self.init_flops + (6.0 + 2.0 * factor) * self.parameters * self.trained_tokens
 
     @property
     def measured_lambda(self) -> float:

@@ -81,6 +81,7 @@ def _start(run: Run) -> Branch:
         reference=reference,
         rollout_batch=run.profile.rollout_batch,
         micro_batch_tokens=run.profile.micro_batch_tokens,
+        paper_lambda=run.task.paper_lambda if run.experiment.paper_end else None,
     )
 
 

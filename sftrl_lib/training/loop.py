@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..files import write_atomically
 from ..models.checkpoint import State, load_state, save_state
+from ..seeds import TRAINING, stream
 from .branch import Branch
 from .compute import Compute
 from .finite import check_number, check_weights
@@ -35,7 +35,7 @@ class Progress:
 
     def seeds(self, seed: int, count: int) -> list[int]:
         """`count` random seeds that depend on the run's seed and the number of the update alone."""
-        return [int(s) for s in np.random.SeedSequence([seed, self.update]).generate_state(count)]
+        return stream(TRAINING, seed, self.update, count=count)
 
 
 Update = Callable[[Progress], dict[str, float]]  # trains, adds to the branch's compute, returns what to log
@@ -55,7 +55,7 @@ def train_by_updates(
     if policy.value_head is not None:
         state["value_head"] = policy.value_head
     saved = load_state(branch.folder / "training", state, branch.identity)
-    saved = saved or {"update": 0, "written": 0, "compute": branch.compute.to_dict(), "history": []}
+    saved = saved or {"update": 0, "written": 0, "paper_end": False, "compute": branch.compute.to_dict(), "history": []}
     branch.compute = compute = Compute(**saved["compute"])
     history = saved["history"]
     bar = tqdm(total=100, desc=f"{name} seed {branch.seed}", unit="%", mininterval=10, leave=False)
@@ -71,15 +71,21 @@ def train_by_updates(
         spent = min(1.0, compute.fork_flops / branch.budget)
         bar.update(round(100 * spent) - bar.n)
         bar.set_postfix(success=f"{entry['success']:.2f}", update=saved["update"])
-        due = int(spent * branch.checkpoints)
-        if due > saved["written"]:
-            saved["written"] = due
+        due, paper_end = int(spent * branch.checkpoints), _paper_end(branch)
+        if due > saved["written"] or paper_end > saved["paper_end"]:
+            saved["written"], saved["paper_end"] = due, paper_end
             write_snapshot(policy, branch.folder, saved["update"], compute)
         if due == branch.checkpoints or saved["update"] % save_every == 0:
             save_state(branch.folder / "training", state, saved, branch.identity)
     bar.close()
     write_atomically(branch.folder / "log.json", json.dumps(history))
     return history
+
+
+def _paper_end(branch: Branch) -> bool:
+    """Whether the budget is spent by the paper's lambda, where that is to be tested."""
+    compute, factor = branch.compute, branch.paper_lambda
+    return factor is not None and compute.by_lambda(factor) - compute.init_flops >= branch.budget
 
 
 def _check_finite(branch: Branch, entry: dict[str, float], name: str) -> None:

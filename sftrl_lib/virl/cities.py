@@ -1,7 +1,8 @@
 """The cities that can be generated: location, street plans, and local words for landmark names.
 
 How they differ: the paper's routes are real ones, 1,000 in New York and two in each of nine cities. Ours are
-invented at the same places; each city has a different mix of the street plans in `streets.py`.
+invented at the same places, with twenty in each of the nine; each city has a different mix of the street plans in
+`streets.py`.
 """
 
 from __future__ import annotations
@@ -59,30 +60,31 @@ CITIES = {
         "Boston", 42.3601, -71.0589, (District("organic", 0, 14),), ("Beacon", "Commons", "Bay", "Colonial")
     ),
 }
+MINI_ROUTES = 20  # of a city of the mini benchmark; the official one has 2, too few to tell a method from luck
 MINI_CITIES = {
     "milan": CitySpec(
-        "Milan", 45.4642, 9.1900, (District("radial", 12, 5),), ("Duomo", "Navigli", "Brera"), 2
+        "Milan", 45.4642, 9.1900, (District("radial", 12, 5),), ("Duomo", "Navigli", "Brera"), MINI_ROUTES
     ),
     "new_delhi": CitySpec(
-        "New Delhi", 28.6139, 77.2090, (District("hex", 5, 6),), ("Chandni", "Lodhi", "Raj"), 2
+        "New Delhi", 28.6139, 77.2090, (District("hex", 5, 6),), ("Chandni", "Lodhi", "Raj"), MINI_ROUTES
     ),
     "buenos_aires": CitySpec(
-        "Buenos Aires", -34.6037, -58.3816, (District("grid", 7, 8),), ("Palermo", "Tango", "Plata"), 2
+        "Buenos Aires", -34.6037, -58.3816, (District("grid", 7, 8),), ("Palermo", "Tango", "Plata"), MINI_ROUTES
     ),
     "london": CitySpec(
-        "London", 51.5072, -0.1276, (District("organic", 0, 9),), ("Thames", "Camden", "Southwark"), 2
+        "London", 51.5072, -0.1276, (District("organic", 0, 9),), ("Thames", "Camden", "Southwark"), MINI_ROUTES
     ),
     "hong_kong": CitySpec(
-        "Hong Kong", 22.3193, 114.1694, (District("organic", 33, 9),), ("Kowloon", "Nathan", "Peak"), 2
+        "Hong Kong", 22.3193, 114.1694, (District("organic", 33, 9),), ("Kowloon", "Nathan", "Peak"), MINI_ROUTES
     ),
     "new_york": CitySpec(
-        "New York", 40.8075, -73.9626, (District("grid", 29, 8),), ("Harlem", "Riverside", "Morningside"), 2
+        "New York", 40.8075, -73.9626, (District("grid", 29, 8),), ("Harlem", "Riverside", "Morningside"), MINI_ROUTES
     ),
     "melbourne": CitySpec(
-        "Melbourne", -37.8136, 144.9631, (District("grid", -20, 8),), ("Yarra", "Collins", "Fitzroy"), 2
+        "Melbourne", -37.8136, 144.9631, (District("grid", -20, 8),), ("Yarra", "Collins", "Fitzroy"), MINI_ROUTES
     ),
     "lagos": CitySpec(
-        "Lagos", 6.5244, 3.3792, (District("organic", 15, 9),), ("Ikeja", "Lekki", "Marina"), 2
+        "Lagos", 6.5244, 3.3792, (District("organic", 15, 9),), ("Ikeja", "Lekki", "Marina"), MINI_ROUTES
     ),
     "san_francisco": CitySpec(
         "San Francisco",
@@ -90,10 +92,10 @@ MINI_CITIES = {
         -122.4070,
         (District("diagonal", 9, 8),),
         ("Nob", "Presidio", "Embarcadero"),
-        2,
+        MINI_ROUTES,
     ),
 }
-MINI = "mini"  # the eighteen routes of `MINI_CITIES` in one set, as in the official VLN_mini folder
+MINI = "mini"  # the routes of all `MINI_CITIES` in one set, as in the official VLN_mini folder
 
 
 def city_names() -> tuple[str, ...]:

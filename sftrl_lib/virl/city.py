@@ -6,7 +6,7 @@ How they differ:
 * official code: no generator for the New York routes; V-IRL's generator queries Google Maps.
 * ours: every city is a function of its name and a seed. ``nyc`` replaces the New York routes and has districts of
   all five geometries; ``nyc:heldout`` has routes to destinations of no training route; the nine cities of VLN
-  mini have two routes each, with their own streets and landmarks. All landmarks are invented.
+  mini have 20 routes each, with their own streets and landmarks. All landmarks are invented.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _from_folder(folder: Path, _changed: tuple[int, ...]) -> City:
 
 
 def mini_benchmark(seed: int = 0) -> City:
-    """The counterpart of VLN mini: two routes in each of nine cities, in the paper's order."""
+    """The counterpart of VLN mini: routes in each of nine cities, in the paper's order."""
     cities = [generate_city(name, seed=seed) for name in MINI_CITIES]
     routes = tuple(route for city in cities for route in city.routes)
     panoramas = {geocode: pano for city in cities for geocode, pano in city.panoramas.items()}
@@ -87,7 +87,7 @@ def mini_benchmark(seed: int = 0) -> City:
 
 
 def generate_city(name: str, routes: int | None = None, split: str = "train", seed: int = 0) -> City:
-    """`routes` different routes of a city (by default 1,000, 200 for "heldout", 2 for a mini city).
+    """`routes` different routes of a city (by default 1,000, 200 for "heldout", 20 for a mini city).
 
     Streets and landmarks depend on (name, seed), the routes also on the split; asking for more routes only
     appends. Each landmark is a destination in one split only, so no route is in both. Raises ValueError for an

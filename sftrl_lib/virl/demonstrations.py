@@ -1,27 +1,21 @@
-"""Expert demonstrations of navigation (paper C.1): every position of every training route, with the expert's answer."""
+"""Expert demonstrations of navigation (paper C.1): the expert's answer at a position of a training route."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gymnasium
+import numpy as np
 
 from ..task import Example, pictured_example, text_example
-from .prompts import expert_pairs, expert_response
+from .prompts import expert_response
 from .rails import rail_builder
 
 
-def text_walk(env: gymnasium.Env, route: int, seed: int) -> Iterator[Example]:
-    """The expert's answers along a route, from the prompts alone."""
-    for prompt, answer in expert_pairs(rail_builder(env.city).build(route, seed), env.actions):
-        yield text_example(prompt, answer)
-
-
-def pictured_walk(env: gymnasium.Env, route: int, seed: int) -> Iterator[Example]:
-    """The expert's answers along a route of `env`; street views are drawn only when their example is requested."""
-    observation, info = env.reset(seed=seed, options={"route": route})
-    over = False
-    while not over:
-        answer = expert_response(*(info[f"expert_{key}"] for key in ("observation", "instruction", "action")))
-        yield pictured_example(observation, answer)
-        observation, _, over, _, info = env.step(answer)
+def demonstration(env: gymnasium.Env, route: int, rng: np.random.Generator) -> Example:
+    """The expert's answer at a random position of a route, on a new rail; `env` is the training environment."""
+    seed = int(rng.integers(2**31))
+    position = int(rng.integers(len(rail_builder(env.city).build(route, seed))))
+    observation, info = env.reset(seed=seed, options={"route": route, "position": position})
+    answer = expert_response(*(info[f"expert_{key}"] for key in ("observation", "instruction", "action")))
+    if env.modality == "image":
+        return pictured_example(observation, answer)
+    return text_example(observation["messages"][0]["content"], answer)

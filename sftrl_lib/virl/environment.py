@@ -49,8 +49,9 @@ class Navigation(AttemptsEnv):
     (2 * view_size, 2 * view_size, 3). The landmark of the latest observation is then in the image only.
 
     ## Starting State
-    The start of a route drawn by `np_random`, or of the one given by `options={"route": index}`. The
-    positions on the rail depend only on the route and on the seed last given to `reset`.
+    The start of a route drawn by `np_random`, or of the one given by `options={"route": index}`; with
+    `options={"position": k}` position k of its rail, reached by the expert. The positions on the rail depend only on
+    the route and on the seed last given to `reset`.
 
     ## Rewards
     +1 correct action, -1 wrong action, -1.5 wrong action together with a wrong claim about being at an
@@ -128,15 +129,16 @@ class Navigation(AttemptsEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Go to the start of a route. ``options={"route": index}`` fixes which.
+        """Go to the start of a route, or to another position. ``options={"route": index, "position": k}`` fixes them.
 
-        Raises ValueError for an unknown option or a route that the city does not have.
+        Raises ValueError for an unknown option, a route that the city does not have, or a position that its rail does
+        not have.
         """
         super().reset(seed=seed)
         options = options or {}
-        if unknown := set(options) - {"route"}:
+        if unknown := set(options) - {"route", "position"}:
             raise ValueError(
-                f"Unknown reset option {sorted(map(str, unknown))[0]!r}; the only option is 'route'."
+                f"Unknown reset option {sorted(map(str, unknown))[0]!r}; use 'route' and 'position'."
             )
         route = options.get("route")
         if route is None:
@@ -144,7 +146,9 @@ class Navigation(AttemptsEnv):
         self._route = self._check_route(route)
         self._rail = self._rails.build(self._route, self.np_random_seed)
         self._prefix = task_prefix(self._rail.instructions, self.actions, self.modality)
-        self._position = 0
+        self._position = self._check_position(options.get("position", 0))
+        for k, point in enumerate(self._rail.points[: self._position], 1):
+            self._prefix += history_line(k, point.observation, point.action(self.actions))
         self._success = False
         self._arrive()
         return self._observation(), self._info(None, None)
@@ -175,6 +179,12 @@ class Navigation(AttemptsEnv):
                 f"route={route!r} is not known; {self.city.name} has routes 0 to {len(self.city) - 1}."
             )
         return int(route)
+
+    def _check_position(self, position: Any) -> int:
+        whole = isinstance(position, int | np.integer) and not isinstance(position, bool)
+        if not whole or not 0 <= position < len(self._rail):
+            raise ValueError(f"position={position!r} is not on the rail, which has 0 to {len(self._rail) - 1}.")
+        return int(position)
 
     def _arrive(self) -> None:
         shown = shown_observation(self._rail.points[self._position], self.modality)

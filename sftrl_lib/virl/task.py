@@ -13,9 +13,9 @@ import numpy as np
 from PIL.Image import Image, fromarray
 
 from ..messages import message_text
-from ..task import Arguments, Example, Metrics, Reading, Task, Words
+from ..task import Arguments, Example, Metrics, Reading, Task, Words, in_turn
 from .city import load_city
-from .demonstrations import pictured_walk, text_walk
+from .demonstrations import demonstration
 from .prompts import ACTION_SPACES
 from .schema import NO_LANDMARK
 from .streets import METRES_PER_DEGREE
@@ -46,14 +46,24 @@ class NavigationTask(Task):
         return super().make_env(arguments, max_attempts)
 
     def demonstrations(self, kind: str, rng: np.random.Generator) -> Iterator[Example]:
-        """Every position of every training route, endlessly: in random order, with new rails in every pass."""
+        """One position of every training route, endlessly: in random order, another position and rail in every pass.
+
+        So any number of examples is drawn from all routes alike, as RL's rollouts are.
+        """
         city = load_city(self.training["routes"])
-        walk = pictured_walk if self.modality == "image" else text_walk
         env = self.training_env(1)
         while True:
-            seed = int(rng.integers(2**31))
             for route in map(int, rng.permutation(len(city))):
-                yield from walk(env, route, seed)
+                yield demonstration(env, route, rng)
+
+    def resets(self, split: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """Every route of the split in turn."""
+        routes = in_turn(len(load_city(self.split(split)["routes"])), seeds)
+        return [{"seed": seed, "options": {"route": route}} for seed, route in zip(seeds, routes, strict=True)]
+
+    def cluster(self, episode: Episode) -> int:
+        """The index of its route."""
+        return episode.info["route"]
 
     def shows_held_out(self, example: Example) -> bool:
         """Whether the answer uses a direction of another action space.
@@ -176,11 +186,12 @@ VIRL_L = NavigationTask(
     unit="route",
     words=_WORDS,
     notebook="01_navigation",
+    sampled=("heldout", "visual_ood"),
     paper_lambda=5.1,
 )
 
-# V-IRL-VL trains in one city. The visual-OOD test (paper 4.2) keeps the rule and changes the cities: two routes in each
-# of the nine cities of VLN mini.
+# V-IRL-VL trains in one city. The visual-OOD test (paper 4.2) keeps the rule and changes the cities: routes in each of
+# the nine cities of VLN mini.
 VIRL_VL = replace(
     VIRL_L,
     key="virl-vl",

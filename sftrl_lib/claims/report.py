@@ -1,0 +1,84 @@
+"""The verdicts in words: the sentence that counts them, and the claims as a table for documents and notebooks."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from .claims import ALL, VERDICTS
+from .statistics import CONFIDENCE
+
+WORDS = {  # in documents
+    "reproduced": "reproduced",
+    "not_reproduced": "not reproduced",
+    "mixed": "mixed",
+    "inconclusive": "open",
+    "not_comparable": "not comparable",
+    "not_run": "not run",
+}
+
+
+def tally(records: list[dict]) -> str:
+    """A sentence that counts the claims by verdict."""
+    return f"Of the paper's {len(records)} claims: {_counted([record['verdict'] for record in records])}."
+
+
+def cells_tally(records: list[dict]) -> str:
+    """The same of the cells that were run, without the claims that have no verdict."""
+    decided = [record for record in records if record["verdict"] != "not_comparable"]
+    found = [cell["verdict"] for record in decided for cell in record["cells"] if cell["verdict"] != "not_run"]
+    return f"Of their {len(found)} cells (a claim on a task): {_counted(found)}."
+
+
+def _counted(verdicts: list[str]) -> str:
+    counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+    kept = {verdict: count for verdict, count in counts.items() if count or verdict in VERDICTS[:2]}
+    return ", ".join(f"{WORDS[verdict]} {count}" for verdict, count in kept.items())
+
+
+def markdown(records: list[dict], profile: str) -> str:
+    """The claims as a Markdown table, a column per task variant; the effect is in the words of `_effect`."""
+    heads = ["#", "claim", *ALL, "in all", "least favourable deciding part", "figure"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for record in records:
+        verdicts = {cell["variant"]: WORDS[cell["verdict"]] for cell in record["cells"]}
+        shown = [verdicts.get(variant, "-").replace("not run", "-") for variant in ALL]
+        if record["verdict"] == "not_comparable":
+            shown = ["-"] * len(ALL)
+        name = re.sub("^fig0?", "Fig. ", record["figure"])
+        figure = f"[{name}](figures/{profile}/{record['figure']}.png)"
+        row = [str(record["id"]), record["statement"], *shown, WORDS[record["verdict"]], _effect(record), figure]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _effect(record: dict) -> str:
+    """The reported effect with its interval, seeds and n: "+3.9 [-7.0, +14.9] points: what (3 seeds, n = 1,500)"."""
+    if record["effect"] is None:
+        return "-"
+    parts = [part for cell in record["cells"] for part in cell["parts"]]
+    [part] = [p for p in parts if p["what"] in record["note"] and p["effect"] == record["effect"]][:1]
+    what, seeds = part["what"], f"{part['seeds']} seed{'s' if part['seeds'] > 1 else ''}"
+    numbers = (part["effect"], part["ci_low"], part["ci_high"])
+    if "correlation" in what:
+        shown = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*numbers)
+    elif "minus" in what:
+        shown = "{:+.1f} [{:+.1f}, {:+.1f}] points".format(*(100 * number + 0.0 for number in numbers))
+    else:
+        shown = "{:.1f} [{:.1f}, {:.1f}] %".format(*(100 * number for number in numbers))
+    return f"{shown}; {what} ({seeds}, n = {part['n']:,})"
+
+
+def summary(records: list[dict]) -> pd.DataFrame:
+    """The claims as a compact table for notebooks, with effects in percentage points and the verdict of every cell."""
+    shown = pd.DataFrame(records)[["id", "statement", "verdict", "effect", "ci_low", "ci_high", "seeds", "figure"]]
+    for variant in ALL:
+        shown[variant] = [
+            next((WORDS[cell["verdict"]] for cell in record["cells"] if cell["variant"] == variant), "")
+            for record in records
+        ]
+    points = ["effect", "ci_low", "ci_high"]
+    shown[points] = (100 * shown[points].astype(float)).round(1)
+    names = {"effect": "effect (points)", "ci_low": f"{CONFIDENCE:.0%} from", "ci_high": "to"}
+    return shown.rename(columns=names).set_index("id")

@@ -1,0 +1,16 @@
+"""Streams of random seeds that never meet, one per purpose: what is trained on is not what is tested on.
+
+NumPy fills the entropy of a `SeedSequence` up with zeros, so that [5] and [5, 0] are one stream. Every stream here
+begins with the number of its purpose, which is not zero and which no other purpose has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+TEST_EPISODES, TEST_SAMPLING, TRAINING, INTERFACE_QUESTIONS, INTERFACE_SAMPLING = 1, 2, 3, 4, 5
+
+
+def stream(purpose: int, *numbers: int, count: int) -> list[int]:
+    """The first `count` seeds (32 bits) of the stream that belongs to a purpose and some numbers of one's own."""
+    return [int(seed) for seed in np.random.SeedSequence([purpose, *numbers]).generate_state(count)]

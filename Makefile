@@ -1,12 +1,13 @@
 # The whole reproduction. `make` alone lists the targets; PROFILE= selects the scale, SEEDS="0 1 2" the seeds,
-# TASKS="GP-L V-IRL-L" the tasks.
+# TASKS="GP-L V-IRL-L" the tasks, EXPERIMENTS="dose dft" what is run beside the main comparison.
 PROFILE ?= laptop
 SEEDS ?=
 TASKS ?=
+EXPERIMENTS ?=
 THREADS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce headline search smoke figures verify test lint play foundation model doctor clean
+.PHONY: help env reproduce headline controls search smoke figures verify test lint play foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -48,15 +49,20 @@ PIPELINE = $(PY) -m sftrl_lib.pipeline
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo '  Options of reproduce: PROFILE=smoke|laptop|..., SEEDS="0 1 2", TASKS="GP-L V-IRL-L" (any of them) and -jN;'
+	@echo '  EXPERIMENTS="attempts dft" runs those beside the main comparison, with all of its seeds, and no others;'
 	@echo '  the default is laptop, all its seeds and tasks, all cores. THREADS=2 gives each notebook two threads, which'
 	@echo '  changes numbers in their last digits; -jN does not.'
 
 # exec: a SIGTERM to this make then reaches that one.
 reproduce: env ## the paper's figures from scratch: run every notebook of PROFILE, then print where the output is
-	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)" --threads "$(THREADS)"
+	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)" --experiments "$(EXPERIMENTS)" \
+		--threads "$(THREADS)"
 	+@exec $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
 		-C "$$SFTRL_HOME" -f "build/$(PROFILE)/rules.mk"
 	@$(PIPELINE) report --profile "$(PROFILE)"
+
+controls: ## what goes beyond the paper, with the main comparison and its seeds; EXPERIMENTS= chooses some
+	@$(MAKE) --no-print-directory reproduce EXPERIMENTS="$(or $(EXPERIMENTS),controls)"
 
 smoke: ## run everything once at toy size, in minutes
 	@$(MAKE) --no-print-directory reproduce PROFILE=smoke

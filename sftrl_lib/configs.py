@@ -16,6 +16,9 @@ HIGHEST_RATE = 1.0  # of learning: Adam moves every weight by about as much at e
 HIGHEST = 1e6  # of any number that has no narrower bounds, far below what overflows in float32
 TEMPERATURES = 1e-3, 1e3  # logits divided by much less overflow
 MICRO_BATCH_TOKENS = 2_048  # see `Profile.micro_batch_tokens`
+PICTURES = ("shown", "dropped")
+LOSSES = ("nll", "dft")
+COUNTED = ("rollouts", "right")
 
 
 def check(config: Any, name: str, good: bool, must: str) -> None:
@@ -91,14 +94,38 @@ class SFTConfig:
     frozen: str = "none"  # parts that are not trained, one of `FROZEN` (paper Fig. 16)
     adam_betas: tuple[float, float] = (0.9, 0.98)
     adam_eps: float = 1e-7
+    pictures: str = "shown"  # or "dropped" from every batch, as the released code's collator does
+    loss: str = "nll"  # or "dft": each token's loss weighted with its probability (arXiv 2508.05629)
+    kl_coef: float = 0.0  # of KL(policy || Init) on the answers' tokens [0]
 
     def __post_init__(self) -> None:
         check_whole(self, "examples", "batch_size")
         check_number(self, "lr", high=HIGHEST_RATE, above=True)
         check_adam(self)
         check_number(self, "warmup", high=1.0, below=True)
+        check_number(self, "kl_coef")
         check_choice(self, "frozen", FROZEN)
+        check_choice(self, "pictures", PICTURES)
+        check_choice(self, "loss", LOSSES)
+        check(self, "loss", self.loss == "nll" or not self.kl_coef, "'nll' with a kl_coef")
         check_flag(self, "group_by_length")
+
+
+@dataclass(frozen=True)
+class RejectionConfig(SFTConfig):
+    """SFT on the right ones of Init's own answers, which are sampled as RL's rollouts are; `examples` has no effect."""
+
+    counted: str = "rollouts"  # what `count` counts: "rollouts", or the "right" answers in them
+    count: int = 4_480  # sampled in all; RL of GP-L plays so many hands at the laptop's budget
+    attempts: int = 5  # per hand, as in RL; failed ones and their feedback stay in the prompt
+    temperature: float = 1.0
+    max_new_tokens: int = 48
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "counted", COUNTED)
+        check_whole(self, "count", "attempts", "max_new_tokens")
+        check_number(self, "temperature", above=True)
 
 
 @dataclass(frozen=True)
@@ -125,6 +152,7 @@ class PPOConfig:
     max_grad_norm: float = 1.0  # [0.01]
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-7
+    group: int = 0  # GRPO: so many rollouts of every hand, whose mean return is the baseline; 0: PPO's critic
 
     def __post_init__(self) -> None:
         check_whole(self, "episodes", "attempts", "max_new_tokens", "epochs", "minibatches")
@@ -136,6 +164,8 @@ class PPOConfig:
         check_number(self, "value_coef", "entropy_coef", "kl_coef")
         check_choice(self, "ratio", RATIOS)
         check_flag(self, "share_backbone")
+        check_whole(self, "group", least=0)
+        check(self, "group", self.group != 1 and self.episodes % (self.group or 1) == 0, "0 or a divisor of episodes")
 
 
 @dataclass(frozen=True)
@@ -161,9 +191,12 @@ class EvaluationConfig:
     episodes_sensitivity: int = 250  # per split and temperature, with the longest number of attempts
     temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
     attempts_grid: tuple[int, ...] = (1, 2, 3, 5)
+    episodes_samples: int = 100  # per split, for pass@k
+    samples: int = 256  # single answers to each of them: the largest k
 
     def __post_init__(self) -> None:
         counts = ("episodes_end", "episodes_curve", "episodes_greedy", "episodes_sensitivity")
+        counts += ("episodes_samples", "samples")
         check_whole(self, *counts, "attempts", "max_new_tokens")
         for name in ("temperature", "temperatures"):
             check_temperatures(self, name, greedy=True)

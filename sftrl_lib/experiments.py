@@ -2,8 +2,12 @@
 
 A setting is a set of overrides, as in ``{"lr": 0.001, "frozen": "vision"}``; in the tables, in names of runs and in
 notebooks it is written ``lr=0.001;frozen=vision``. Its keys are fields of the method's configuration, or else of the
-study (`STUDY_FIELDS`), and `runs.Run` applies it with `dataclasses.replace`. The settings here are the laptop
-profile's; the paper's are named beside them. A profile takes others with ``replace(ATTEMPTS, arms=...)``.
+study (`STUDY_FIELDS`), or else what the task varies in training (`Task.options`), and `runs.Run` applies it. The
+settings here are the laptop profile's; the paper's are named beside them. A profile takes others with
+``replace(ATTEMPTS, arms=...)``.
+
+An arm that trains exactly what the main comparison trains is not trained again: its rows are copied, or, where the
+experiment tests something else, the same checkpoints are tested.
 """
 
 from __future__ import annotations
@@ -12,12 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .task import PROBES
+
 Setting = Mapping[str, Any]
 
 STUDY_FIELDS = ("foundation", "init_steps", "fork_flops", "checkpoints")
 INIT_FIELDS = ("foundation", "init_steps")  # of those, what Init depends on
 OOD_SPLITS = ("id", "rule_ood", "visual_ood")
-_NUMBERS = ("lr", "attempts", "temperature", "fork_flops", "checkpoints", "init_steps")  # any other value is an error
+TESTS = ("attempts", "pass_at_k")
+_NUMBERS = (  # any other value is an error
+    "lr", "attempts", "temperature", "fork_flops", "checkpoints", "init_steps", "diversity", "spelt_out", "kl_coef",
+    "group", "k",
+)  # fmt: skip
 
 
 def setting_text(setting: Setting) -> str:
@@ -81,8 +91,12 @@ class Experiment:
     all_seeds: bool = False  # use all seeds of the main comparison, not just the ablations' few
     paper_end: bool = False  # keep and test the checkpoint at which RL's budget is spent by the paper's lambda, too
     notebook: str = "05_train"
+    along: tuple[str, ...] | None = None  # splits on which checkpoints before the end are tested; None: all of them
+    test: str = "attempts"  # the paper's protocol, or another one of `TESTS`
 
     def __post_init__(self) -> None:
+        if self.test not in TESTS:
+            raise ValueError(f"Experiment {self.name!r}: test={self.test!r} is not known; use {' or '.join(TESTS)}.")
         for arm in self.arms:
             if not arm.settings or any(tuple(setting) != arm.varied for setting in arm.settings):
                 raise ValueError(f"Experiment {self.name!r}: all settings of {arm.method!r} must name the same fields.")
@@ -95,9 +109,15 @@ class Experiment:
         methods = " and ".join(arm.method for arm in self.arms) or "nothing"
         raise ValueError(f"Experiment {self.name!r} trains {methods}, not {method!r}.")
 
-    def tested(self, splits: Mapping[str, Any]) -> tuple[str, ...]:
-        """Those of a task's splits that it is tested on."""
-        return tuple(split for split in splits if not self.splits or split in self.splits)
+    def tested(self, splits: Mapping[str, Any], probes: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+        """Those of a task's splits that it is tested on, and those of its probes that it names."""
+        named = tuple(probe for probe in probes or () if probe in self.splits)
+        return tuple(split for split in splits if not self.splits or split in self.splits) + named
+
+    @property
+    def tests_again(self) -> bool:
+        """Whether it tests runs that the main comparison has tested, because its own tests are others."""
+        return self.test != "attempts" or any(split in PROBES for split in self.splits)
 
 
 MAIN = Experiment("main", "fig05", (Arm("rl"), Arm("sft")), splits=(), all_seeds=True, paper_end=True)
@@ -111,14 +131,14 @@ _TUNED = {  # what is frozen -> learning rates
     "vision": (3e-4, 1e-3),  # paper 1e-7, 1e-6
     "vision+adapter": (3e-4, 1e-3, 2e-3),  # paper 1e-7, 5e-7, 1e-6
 }
-SFT_TUNING = Experiment(  # the paper shows both tunings on the training distribution alone
+SFT_TUNING = Experiment(  # the paper shows both tunings on the training distribution alone; we test the ends on all
     "sft_tuning",
     "fig16",
     (Arm("sft", tuple({"lr": lr, "frozen": part} for part, rates in _TUNED.items() for lr in rates)),),
-    splits=("id",),
+    along=("id",),
 )
 RL_TUNING = Experiment(  # paper 1e-6, 2e-6
-    "rl_tuning", "fig17", (Arm("rl", tuple({"lr": lr} for lr in (3e-4, 6e-4))),), splits=("id",)
+    "rl_tuning", "fig17", (Arm("rl", tuple({"lr": lr} for lr in (3e-4, 6e-4))),), along=("id",)
 )
 OVERFITTED = Experiment(  # RL from the end of an SFT that overfits; paper 1e-7, 2e-7
     "overfitted",
@@ -167,3 +187,77 @@ def foundations(*names: str) -> Experiment:
     """The main comparison from other foundation models of the same task, for the variance between them."""
     arms = tuple(Arm(method, tuple({"foundation": name} for name in names)) for method in ("rl", "sft"))
     return Experiment("foundations", "fig06", arms, splits=(), paper_end=True)
+
+
+# Beyond the paper: controls that its readers ask for. `make controls` runs them; `claims.beyond` says what each is to
+# decide. The first ones train little or nothing and test the ends of the main comparison in other ways.
+_ENDS = (Arm("init"), Arm("sft"), Arm("rl"))
+_ALWAYS = ("id", "heldout", "rule_ood")
+_GRID = tuple(name for name in PROBES if name.startswith("grid_"))
+_PANEL = ("all5", "all7", "all12", "large", "five")
+
+# Is it the rule, or what comes with it? Then the same of shorter and longer Inits.
+RULE_GRID = Experiment("rule_grid", "mechanism", _ENDS, splits=_GRID, along=())
+RULE_GRID_INIT = Experiment(
+    "rule_grid_init",
+    "mechanism",
+    (Arm("init", tuple({"init_steps": n} for n in (6, 12, 24, 48))),),
+    splits=(*_ALWAYS, *_GRID),
+    along=(),
+)
+FAKE = Experiment("fake", "fake", _ENDS, splits=("fake",), along=())  # one rule is stated, another one scores
+RULE_PANEL = Experiment("rule_panel", "rule_panel", _ENDS, splits=_PANEL, along=())
+PASS_AT_K = Experiment("pass_at_k", "pass_at_k", _ENDS, splits=_ALWAYS, along=(), test="pass_at_k")
+
+SFT_DENSE = Experiment("sft_dense", "sft_dense", (Arm("sft", checkpoints=20),), splits=_ALWAYS)  # when is OOD best?
+DFT = Experiment("dft", "losses", (Arm("sft", ({"loss": "dft"},)),), splits=_ALWAYS)
+KL_SFT = Experiment("kl_sft", "losses", (Arm("sft", tuple({"kl_coef": c} for c in (0.1, 1.0))),), splits=_ALWAYS)
+GRPO = Experiment("grpo", "grpo", (Arm("rl", ({"group": 8},)),), splits=_ALWAYS)
+DIVERSITY = Experiment(  # share of training hands under other rules
+    "diversity",
+    "diversity",
+    tuple(Arm(method, tuple({"diversity": share} for share in (0.0, 0.3, 0.7))) for method in ("rl", "sft")),
+    splits=(*_ALWAYS, "fake", *_PANEL),
+    along=(),
+)
+WORDINGS = Experiment(  # the training rule in both lengths of the sentence that states it
+    "wordings", "fig15", (Arm("sft", ({"spelt_out": 0.5},)),), splits=_ALWAYS
+)
+STRICT = Experiment(  # Fig. 9, but an answer without all three fields earns nothing
+    "strict_no_init",
+    "fig09",
+    (Arm("rl_no_init", tuple({"fields": "all", "lr": lr} for lr in (1e-4, 3e-4, 1e-3))),),
+)
+STRICT_ATTEMPTS = Experiment(  # Fig. 10 likewise, because RL with one attempt drops the list of numbers
+    "strict_attempts", "fig10", (Arm("rl", tuple({"fields": "all", "attempts": n} for n in (1, 3, 5, 10))),)
+)
+PICTURES_DROPPED = Experiment(  # at the rates of Fig. 16
+    "pictures_dropped",
+    "pictures_dropped",
+    (Arm("sft", tuple({"pictures": "dropped", "lr": lr} for lr in _TUNED["none"])),),
+    splits=(),
+)
+HABIT = Experiment(  # foundation models that have seen J, Q, K = 10 without being told, in 30 or 70 % of hands
+    "habit",
+    "habit",
+    tuple(
+        Arm(method, tuple({"foundation": name} for name in ("gp-l", "gp-l-habit-30", "gp-l-habit-70")))
+        for method in ("rl", "sft")
+    ),
+    splits=(*_ALWAYS, "fake", *_GRID),
+    along=(),
+)
+
+
+def dose(fork_flops: float) -> Experiment:
+    """SFT at several rates, for the compute of the main comparison and for three times as much."""
+    doses = ((1e-4, 1), (3e-4, 1), (1e-3, 1), (3e-3, 1), (3e-4, 3), (1e-3, 3))
+    settings = tuple({"lr": lr, "fork_flops": times * fork_flops} for lr, times in doses)
+    return Experiment("dose", "dose", (Arm("sft", settings),), splits=_ALWAYS)
+
+
+def rejection(rollouts: int, right: int = 0) -> Experiment:
+    """SFT on Init's own right answers: as many `rollouts` as RL plays, or as many `right` answers as RL gives."""
+    counts = {"rollouts": rollouts, "right": right}
+    settings = tuple({"counted": counted, "count": count} for counted, count in counts.items() if count)
+    return Experiment("rejection", "rejection", (Arm("rejection", settings),), splits=_ALWAYS)

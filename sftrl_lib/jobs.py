@@ -23,6 +23,7 @@ from .methods import INIT
 from .profiles import Profile, Study
 from .runs import Run, data_identity, runs_of_arm, test_settings, training_runs
 
+RESULTS = "07_results"  # the job that comes after all runs
 _STAMP = "sftrl"  # in the metadata of an executed notebook: what it was made with
 
 
@@ -64,18 +65,46 @@ def parse_tasks(profile: Profile, text: str | None) -> tuple[Study, ...]:
     return tuple(study for study in profile.studies if study in wanted) if words else profile.studies
 
 
-def jobs(profile: Profile, seeds: tuple[int, ...] = (), studies: tuple[Study, ...] = ()) -> list[Job]:
+def parse_experiments(studies: tuple[Study, ...], text: str | None) -> tuple[str, ...]:
+    """The experiments in ``"dose dft"``, "controls" for all controls; empty for what a study always runs.
+
+    Raises ValueError.
+    """
+    names: list[str] = []
+    known = {e.name: e for study in studies for e in (*study.experiments, *study.controls)}
+    for word in (text or "").replace(",", " ").split():
+        if word != "controls" and word not in known:
+            names = " ".join([*known, "controls"])
+            raise ValueError(f"EXPERIMENTS={text!r}: there is no {word!r}; use some of {names}.")
+        names += [e.name for study in studies for e in study.controls] if word == "controls" else [word]
+    return tuple(dict.fromkeys(names))
+
+
+def jobs(
+    profile: Profile,
+    seeds: tuple[int, ...] = (),
+    studies: tuple[Study, ...] = (),
+    experiments: tuple[str, ...] = (),
+) -> list[Job]:
     """Every job of a profile, the long ones first where the order is free.
 
     `seeds` replaces the seeds of the main comparison; the ablations then take the first of them, as many as they have
-    of their own. `studies` are those of the profile that are wanted, all if empty.
+    of their own. `studies` are those of the profile that are wanted, all if empty. `experiments` are run beside the
+    main comparison in place of the studies' own, with all of its seeds.
     """
     studies = studies or profile.studies
     seeds, ablation = profile.chosen_seeds(seeds)
+    if experiments:
+        ablation = seeds
     found = [*_preparation(profile, studies)]
     found += [_init(Run(profile, s.task.key, "init", seed=seed)) for seed in (*seeds, *ablation) for s in studies]
     # RL of the main comparison is the longest chain, so it comes first; the ablations fill what is left.
-    everything = [(study, e) for study in studies for e in study.experiments]
+    everything = [
+        (study, e)
+        for study in studies
+        for e in (*study.experiments, *study.controls)
+        if (e.name in ("main", *experiments) if experiments else e in study.experiments)
+    ]
     main = [(study, e) for study, e in everything if e.name == "main"]
     for arm in range(max((len(e.arms) for _, e in main), default=0)):
         for seed in seeds:
@@ -89,7 +118,11 @@ def jobs(profile: Profile, seeds: tuple[int, ...] = (), studies: tuple[Study, ..
     names = {job.name for job in found}
     found = [replace(job, needs=tuple(need for need in job.needs if need in names)) for job in found]
     last, drawn_by = {"profile": profile.name, "seeds": list(seeds)}, {"code": _code("figures", "claims")}
-    return [*found, Job("07_results", "07_results.ipynb", last, tuple(job.name for job in found), drawn_by)]
+    found.append(Job(RESULTS, f"{RESULTS}.ipynb", last, tuple(job.name for job in found), drawn_by))
+    if any(e.name == "pictures_dropped" for _, e in everything):  # it reads the tables that the results write
+        name, tells = "08_pictures_dropped", {"profile": profile.name}
+        found.append(Job(name, f"{name}.ipynb", tells, (RESULTS,), drawn_by))
+    return found
 
 
 def _preparation(profile: Profile, studies: tuple[Study, ...]) -> Iterator[Job]:
@@ -114,10 +147,13 @@ def _of_study(profile: Profile, study: Study, notebook: str, depends: Identity) 
 
 def _init(run: Run) -> Job:
     parameters = {"profile": run.profile.name, "task": run.key, "seed": run.seed}
-    if run.setting:
+    if run.experiment_name != "main":
         parameters |= {"experiment": run.experiment_name, "setting": run.setting}
     depends = {"training": run.identity, "tests": run.tests_identity}
-    return Job(f"04_init-{run.name}", "04_init.ipynb", parameters, (f"03_expert_data-{run.key}",), depends)
+    needs = [f"03_expert_data-{run.key}"]
+    if run.trained_as is not run:
+        needs.append(f"04_init-{run.trained_as.name}")
+    return Job(f"04_init-{run.name}", "04_init.ipynb", parameters, tuple(needs), depends)
 
 
 def _train(run: Run) -> Job:
@@ -131,6 +167,8 @@ def _train(run: Run) -> Job:
         "seed": run.seed,
     }
     needs, start = [], run.start
+    if (same := run.trained_as) is not run:
+        needs.append(_train(same).name if same.method is not INIT else f"04_init-{same.name}")
     while start is not None:  # what a start needs in turn, because a start that is no job of its own is made here
         needs.append(f"{'04_init' if start.method is INIT else start.experiment.notebook}-{start.name}")
         start = start.start
@@ -143,7 +181,9 @@ def _experiment(profile: Profile, study: Study, experiment: Experiment, seed: in
     """The jobs of an experiment other than the main comparison; one without arms tests the ends of that comparison."""
     if experiment.arms:
         runs = training_runs(profile, study, experiment, seed, beside_main)
-        return [*(_init(run.init) for run in runs if run.init.setting), *map(_train, runs)]
+        branches = [run for run in runs if run.method is not INIT]
+        inits = [run for run in runs if run.method is INIT] + [run.init for run in branches if run.init.setting]
+        return [*map(_init, inits), *map(_train, branches)]
     ends = training_runs(profile, study, study.experiment("main"), seed)
     splits = experiment.tested(study.task.splits)
     depends = {run.method_name: run.identity for run in ends} | test_settings(study, experiment.name, splits)

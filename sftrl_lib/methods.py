@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .configs import PPOConfig, SFTConfig
+from .configs import PPOConfig, RejectionConfig, SFTConfig
 from .registry import Registry
 
 STARTS = ("foundation", "init")
@@ -59,6 +59,10 @@ METHODS: Registry[Method] = Registry(
         Method(
             "sft_suboptimal", "SFT on sub-optimal trajectories", "#e69f00", "s", SFTConfig, _SFT, data="suboptimal",
             panels=SFT_PANELS,
+        ),
+        Method(
+            "rejection", "SFT on its own right answers", "#009e73", "P", RejectionConfig,
+            "sftrl_lib.training.rejection:train", panels=SFT_PANELS,
         ),
         Method("rl_no_init", "RL without SFT", "#cc79a7", "^", PPOConfig, _PPO, "foundation", panels=RL_PANELS),
     ),

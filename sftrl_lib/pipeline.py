@@ -25,18 +25,35 @@ from pathlib import Path
 from . import paths
 from .execution import THREADS, RunFailed, check_parameters, disk_problem, execute, parse_threads, report, side_by_side
 from .files import write_atomically
-from .jobs import Job, find, identity_path, jobs, parse_seeds, parse_tasks, state, target, update_identity
+from .jobs import (
+    Job,
+    find,
+    identity_path,
+    jobs,
+    parse_experiments,
+    parse_seeds,
+    parse_tasks,
+    state,
+    target,
+    update_identity,
+)
 from .profiles import Profile, Study, get_profile
 
 
-def write_rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...], threads: int = THREADS) -> Path:
+def write_rules(
+    profile: Profile,
+    chosen: list[Job],
+    studies: tuple[Study, ...],
+    threads: int = THREADS,
+    experiments: tuple[str, ...] = (),
+) -> Path:
     """Check the notebooks, bring the identities up to date and write build/<profile>/rules.mk for make.
 
     Raises ValueError if a notebook is missing or lacks a parameter that a job would set, or if make cannot take a name.
     """
     for job in {job.notebook: job for job in chosen}.values():
         check_parameters(job)
-    text = rules(profile, chosen, studies, threads)
+    text = rules(profile, chosen, studies, threads, experiments)
     now = time.time_ns()
     for job in chosen:
         if state(profile.name, job) == "damaged":
@@ -46,13 +63,20 @@ def write_rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...],
     return write_atomically(paths.build(profile.name) / "rules.mk", text.encode(errors="surrogateescape"))
 
 
-def rules(profile: Profile, chosen: list[Job], studies: tuple[Study, ...], threads: int = THREADS) -> str:
+def rules(
+    profile: Profile,
+    chosen: list[Job],
+    studies: tuple[Study, ...],
+    threads: int = THREADS,
+    experiments: tuple[str, ...] = (),
+) -> str:
     """The make rules of `chosen`: a job's target needs its identity and the targets of the jobs it needs.
 
     Paths are relative to `paths.HOME`, where make runs them. Raises ValueError if make cannot take the name of a job.
     """
-    seeds = " ".join(str(seed) for seed in chosen[-1].parameters["seeds"])
+    seeds = " ".join(str(seed) for job in chosen for seed in job.parameters.get("seeds", ()))
     options = ["--profile", profile.name, "--tasks", " ".join(study.task.label for study in studies), "--seeds", seeds]
+    options += ["--experiments", " ".join(experiments)] if experiments else []
     options += ["--threads", str(threads)] if threads != THREADS else []
     final = [_make_path(target(profile.name, job.name)) for job in chosen]
     lines = [
@@ -84,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="laptop", help="default: laptop")
     parser.add_argument("--seeds", help='as in "0 1 2"; default: those of the profile')
     parser.add_argument("--tasks", help='as in "GP-L V-IRL-L"; default: all that the profile has')
+    parser.add_argument("--experiments", help='beside main, as in "dose dft" or "controls"; default: the profile\'s')
     parser.add_argument("--threads", help=f"of one job; numbers differ in their last digits; default: {THREADS}")
     options = parser.parse_args(arguments)
     try:
@@ -127,13 +152,14 @@ def _command(options: argparse.Namespace) -> int:
         _check_place(options.command)
     profile = get_profile(options.profile)
     studies, threads = parse_tasks(profile, options.tasks), parse_threads(options.threads)
-    chosen = jobs(profile, parse_seeds(options.seeds), studies)
+    experiments = parse_experiments(studies, options.experiments)
+    chosen = jobs(profile, parse_seeds(options.seeds), studies, experiments)
     if options.command == "list":
         for job in chosen:
             given = " ".join(f"{name}={value}" for name, value in job.parameters.items())
             print(f"{state(profile.name, job):8} {job.name:42} {given}")
     elif options.command == "rules":
-        write_rules(profile, chosen, studies, threads)
+        write_rules(profile, chosen, studies, threads, experiments)
         if threads != THREADS:
             print(f"THREADS={threads}: the numbers will differ in their last digits from those of {THREADS} thread.")
     elif options.command == "run":

@@ -17,6 +17,7 @@ from .configs import (
     EvaluationConfig,
     LoRAConfig,
     PPOConfig,
+    RejectionConfig,
     SFTConfig,
     check,
     check_choice,
@@ -26,17 +27,34 @@ from .configs import (
 )
 from .experiments import (
     ATTEMPTS,
+    DFT,
+    DIVERSITY,
+    FAKE,
+    GRPO,
+    HABIT,
+    KL_SFT,
     MAIN,
     NO_INIT,
     OVERFITTED,
+    PASS_AT_K,
+    PICTURES_DROPPED,
     RL_TUNING,
+    RULE_GRID,
+    RULE_GRID_INIT,
+    RULE_PANEL,
     SEARCHES,
     SENSITIVITY,
+    SFT_DENSE,
     SFT_TUNING,
+    STRICT,
+    STRICT_ATTEMPTS,
     SUBOPTIMAL,
+    WORDINGS,
     Arm,
     Experiment,
+    dose,
     foundations,
+    rejection,
     search_budget,
 )
 from .methods import Method
@@ -61,6 +79,7 @@ class Study:
     more: tuple[Any, ...] = ()  # configurations of further methods
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     experiments: tuple[Experiment, ...] = (MAIN,)
+    controls: tuple[Experiment, ...] = ()  # beyond the paper; run only when they are asked for by name
 
     def __post_init__(self) -> None:
         check(self, "foundation", bool(self.foundation), "a shipped model, a folder or a hub name")
@@ -69,15 +88,15 @@ class Study:
 
     def config(self, method: Method) -> Any:
         """The configuration of a method: the study's of that class, or else the class's defaults."""
-        given = (config for config in (*self.more, self.sft, self.ppo) if isinstance(config, method.config))
+        given = (config for config in (self.sft, self.ppo, *self.more) if isinstance(config, method.config))
         return next(given, None) or method.config()
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of that name. Raises ValueError that lists those of the study."""
-        for experiment in self.experiments:
+        for experiment in (*self.experiments, *self.controls):
             if experiment.name == name:
                 return experiment
-        known = ", ".join(experiment.name for experiment in self.experiments)
+        known = ", ".join(experiment.name for experiment in (*self.experiments, *self.controls))
         raise ValueError(f"Unknown experiment {name!r} of {self.task.label}; use one of {known}.")
 
 
@@ -131,12 +150,20 @@ def _again(*names: str) -> tuple[Experiment, ...]:
     return (foundations(*found),) if found else ()
 
 
+# Its foundation models come first: python -m sftrl_lib.foundation.pretrain --models gp-l-habit-30 gp-l-habit-70
+_HABIT = (HABIT,) if paths.named_model("gp-l-habit-30") and paths.named_model("gp-l-habit-70") else ()
+
 _GP_L = Study(
     task=TASKS["gp-l"],
     foundation="gp-l",
     fork_flops=5e12,
     experiments=(MAIN, ATTEMPTS, NO_INIT, SUBOPTIMAL, SENSITIVITY, *_again("gp-l-1")),
-)
+    # RL plays 35 updates of 128 hands, and solves about half of them.
+    controls=(
+        RULE_GRID, FAKE, RULE_PANEL, RULE_GRID_INIT, SFT_DENSE, WORDINGS, DFT, GRPO, rejection(4_480, 2_200), PASS_AT_K,
+        KL_SFT, DIVERSITY, STRICT, STRICT_ATTEMPTS, dose(5e12), *_HABIT,
+    ),
+)  # fmt: skip
 _VIRL_L = Study(
     task=TASKS["virl-l"],
     foundation="virl-l",
@@ -144,6 +171,8 @@ _VIRL_L = Study(
     init_steps=48,
     sft=SFTConfig(batch_size=16, group_by_length=True),
     ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2),
+    more=(RejectionConfig(batch_size=16, group_by_length=True, attempts=2, max_new_tokens=64),),
+    controls=(SFT_DENSE, DFT, GRPO, rejection(1_344)),
     evaluation=EvaluationConfig(
         episodes_end=250, episodes_curve=64, episodes_greedy=125, attempts=2, max_new_tokens=64, attempts_grid=(1, 2)
     ),
@@ -155,6 +184,7 @@ _GP_VL = replace(
     foundation="gp-vl",
     fork_flops=1.2e13,
     experiments=(MAIN, SFT_TUNING, RL_TUNING),
+    controls=(PICTURES_DROPPED,),
     evaluation=replace(_GP_L.evaluation, episodes_end=500, episodes_curve=200, episodes_greedy=200),
 )
 _VIRL_VL = replace(
@@ -164,6 +194,9 @@ _VIRL_VL = replace(
     fork_flops=1.5e13,
     sft=replace(_VIRL_L.sft, examples=5_000),
     experiments=(MAIN, OVERFITTED),
+    controls=(
+        replace(PICTURES_DROPPED, arms=(Arm("sft", tuple({"pictures": "dropped", "lr": lr} for lr in (3e-4, 1e-3))),)),
+    ),
     evaluation=replace(_VIRL_L.evaluation, episodes_end=400, episodes_curve=64, episodes_greedy=64),
 )
 LAPTOP = Profile(
@@ -191,7 +224,10 @@ _SMOKE_GP_L = replace(
         episodes_sensitivity=16,
         temperatures=(0.0, 1.0),
         attempts_grid=(1, 2),
+        episodes_samples=4,
+        samples=16,
     ),
+    controls=(FAKE, PASS_AT_K, DFT, GRPO),
     experiments=(
         MAIN,
         replace(ATTEMPTS, arms=(Arm("rl", ({"attempts": 2},)),)),  # that of the main comparison: no run of its own
@@ -209,6 +245,7 @@ _SMOKE_VIRL_L = replace(
     ppo=replace(_VIRL_L.ppo, episodes=4),
     experiments=(MAIN,),
     evaluation=replace(_VIRL_L.evaluation, episodes_end=6, episodes_curve=6, episodes_greedy=4, attempts=1),
+    controls=(),
 )
 SMOKE = Profile(
     name="smoke",
@@ -220,6 +257,7 @@ SMOKE = Profile(
             _SMOKE_GP_L,
             task=_GP_VL.task,
             foundation=_GP_VL.foundation,
+            controls=(replace(PICTURES_DROPPED, arms=(Arm("sft", ({"pictures": "dropped", "lr": 1e-3},)),)),),
             experiments=(
                 MAIN,
                 replace(

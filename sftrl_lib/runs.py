@@ -24,6 +24,7 @@ DATA_SEED = 20_000  # demonstrations are the same for all runs; what varies is t
 _TESTED_BY = {  # fields of `EvaluationConfig` that tests of an experiment use; all others use those of ""
     "main": ("episodes_end", "episodes_curve", "attempts", "temperature", "max_new_tokens", "episodes_greedy"),
     "sensitivity": ("episodes_sensitivity", "temperatures", "attempts_grid", "max_new_tokens"),
+    "pass_at_k": ("episodes_samples", "samples", "temperature", "max_new_tokens"),
     "": ("episodes_end", "episodes_curve", "attempts", "temperature", "max_new_tokens"),
 }
 
@@ -60,7 +61,8 @@ class Run:
             varied = set(parse_setting(self.setting))
             if extra := varied - set(INIT_FIELDS):
                 raise ValueError(f"Init depends on {' and '.join(INIT_FIELDS)}, not on {sorted(extra)[0]!r}.")
-            if bool(varied) == (self.experiment_name == "main"):
+            tested = any(arm.method == INIT.name and not arm.varied for arm in self.experiment.arms)
+            if varied if self.experiment_name == "main" else not varied and not tested:
                 raise ValueError(f"{of} has no Init of its own with the setting {self.setting!r}; leave both at main.")
         elif self.setting and not self.arm.varied:
             raise ValueError(f"{of} has no setting, got {self.setting!r}.")
@@ -77,7 +79,7 @@ class Run:
 
     @property
     def task(self) -> Task:
-        return self.base.task
+        return self.study.task
 
     @cached_property
     def method(self) -> Method:
@@ -98,6 +100,8 @@ class Run:
         return {name: self._typed(name, value) for name, value in given.items()}
 
     def _typed(self, name: str, value: float | str) -> Any:
+        if name in self.base.task.options and not hasattr(self.base.config(self.method), name):
+            return value
         for owner in (self.base.config(self.method), self.base):
             if name in {field.name for field in fields(owner)} and (owner is not self.base or name in STUDY_FIELDS):
                 default = getattr(owner, name)
@@ -105,19 +109,26 @@ class Run:
                     return {"True": True, "False": False}.get(value, value)
                 whole = isinstance(default, int) and isinstance(value, float) and value.is_integer()
                 return int(value) if whole else value
-        known = ", ".join(field.name for field in fields(self.base.config(self.method)))
+        known = ", ".join([*(field.name for field in fields(self.base.config(self.method))), *self.base.task.options])
         raise ValueError(f"The setting {self.setting!r} names {name!r}, which is no field of {known}.")
 
     @cached_property
     def study(self) -> Study:
-        """The study with the overrides of its fields."""
+        """The study with the overrides of its fields and of its task's options."""
         own = {name: value for name, value in self.overrides.items() if name in STUDY_FIELDS}
-        return replace(self.base, **own)
+        options = {name: value for name, value in self.overrides.items() if name in self._options}
+        return replace(self.base, task=self.base.task.trained_with(options), **own)
+
+    @property
+    def _options(self) -> frozenset[str]:
+        """Those options of the task that no field of the configuration is called like."""
+        return frozenset(self.base.task.options) - {field.name for field in fields(self.base.config(self.method))}
 
     @cached_property
     def config(self) -> Any:
         """The method's configuration with the overrides of its fields."""
-        own = {name: value for name, value in self.overrides.items() if name not in STUDY_FIELDS}
+        aside = {*STUDY_FIELDS, *self._options}
+        own = {name: value for name, value in self.overrides.items() if name not in aside}
         return replace(self.base.config(self.method), **own)
 
     @property
@@ -163,8 +174,13 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Its checkpoints, its log."""
-        return paths.run_folder(self.profile.name, self.name)
+        """Its checkpoints, its log; those of the main comparison's run that is the same training, if there is one."""
+        return paths.run_folder(self.profile.name, self.trained_as.name)
+
+    @cached_property
+    def trained_as(self) -> Run:
+        """The run that stands for its training: one of the main comparison, if that is the same, or else itself."""
+        return self if self.experiment_name == "main" else main_run(self) or self
 
     @property
     def tests(self) -> Path:
@@ -196,8 +212,13 @@ class Run:
     @property
     def tests_identity(self) -> Identity:
         """What the tests of its checkpoints depend on."""
-        splits = self.experiment.tested(self.task.splits)
-        return {"run": self.identity, **test_settings(self.study, self.experiment_name, splits)}
+        along = {} if self.experiment.along is None else {"along": list(self.experiment.along)}
+        return {"run": self.identity, **test_settings(self.study, self.experiment_name, self.splits), **along}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """On which its end is tested."""
+        return self.experiment.tested(self.task.splits, self.task.probes)
 
 
 def data_identity(study: Study, kind: str, examples: int | None = None) -> Identity:
@@ -209,8 +230,10 @@ def data_identity(study: Study, kind: str, examples: int | None = None) -> Ident
 
 def data_folder(profile: Profile, study: Study, kind: str, examples: int | None = None) -> Path:
     """Where demonstrations are kept, as a Hugging Face `datasets` folder."""
-    other = f"-{examples}" if examples and examples != study.sft.examples else ""
-    return paths.data(profile.name) / f"{study.task.key}-{kind}{other}"
+    task, other = study.task, f"-{examples}" if examples and examples != study.sft.examples else ""
+    if varied := {name: task.training[name] for name in task.options if name in task.training}:
+        other += f"-{fingerprint.digest(fingerprint.plain(varied))}"
+    return paths.data(profile.name) / f"{task.key}-{kind}{other}"
 
 
 def test_settings(study: Study, experiment: str, splits: tuple[str, ...]) -> Identity:
@@ -219,7 +242,7 @@ def test_settings(study: Study, experiment: str, splits: tuple[str, ...]) -> Ide
     changed = fingerprint.settings(study.evaluation)
     return {
         "evaluation": {name: changed[name] for name in used if name in changed},
-        "splits": {name: fingerprint.plain(study.task.splits[name]) for name in splits},
+        "splits": {name: fingerprint.plain(study.task.split(name)) for name in splits},
     }
 
 
@@ -229,10 +252,12 @@ def runs_of_arm(
     """The runs of one method in an experiment, one per setting.
 
     One that would be the same training as the main comparison's is left out where that is trained with the seed as
-    well, `beside_main`: `main_run` stands for it.
+    well, `beside_main`: `main_run` stands for it, unless the experiment has tests of its own.
     """
     settings = map(setting_text, arm.settings)
     runs = [Run(profile, study.task.key, arm.method, experiment.name, setting, seed) for setting in settings]
+    if experiment.tests_again:
+        return runs
     return [run for run in runs if experiment.name == "main" or not beside_main or main_run(run) is None]
 
 

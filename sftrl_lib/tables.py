@@ -27,7 +27,7 @@ from . import paths
 from .experiments import parse_setting
 from .files import write_atomically
 from .methods import METHODS
-from .task import SPLITS
+from .task import PROBES, SPLITS
 from .tasks import TASKS
 
 COLUMNS = (
@@ -47,12 +47,13 @@ def allowed() -> dict[str, tuple[str, ...]]:
         "task": tuple(dict.fromkeys(task.name for task in tasks)),
         "modality": tuple(dict.fromkeys(task.modality for task in tasks)),
         "method": tuple(METHODS),
-        "split": tuple(SPLITS),
+        "split": (*SPLITS, *PROBES),
     }
 
 
 _CLUSTERS = r"(\d+=[\d.e-]+\*\d+(;\d+=[\d.e-]+\*\d+)*)?"
 _TEXT = ("task", "modality", "method", "experiment", "setting", "split", "metric")
+NO_RATES = ("kl_to_init", "distinct_formulas")  # metrics that are no fractions, but at least 0
 _WHOLE = {"seed": 0, "step": 0, "n": 1}  # column -> smallest allowed value
 
 
@@ -84,7 +85,9 @@ def validate(frame: pd.DataFrame, source: str = "the table") -> pd.DataFrame:
         _demand(given, name, whole, f"a whole number of at least {least}", source)
         frame[name] = frame[name].astype("int64")
     _demand(frame, "train_flops", frame["train_flops"] >= 0, "a number of FLOPs of at least 0", source)
-    _demand(frame, "value", frame["value"].between(0, 1), "a fraction from 0 to 1", source)
+    rate = ~frame["metric"].isin(NO_RATES)
+    _demand(frame, "value", frame["value"].between(0, 1) | ~rate, "a fraction from 0 to 1", source)
+    _demand(frame, "value", (frame["value"] >= 0) | rate, "a number of at least 0", source)
     for name in ("paper_flops", "measured_lambda"):
         found = pd.to_numeric(frame[name].replace("", math.nan), errors="coerce").astype(float)
         good = frame[name].isna() | (frame[name] == "") | (found.map(math.isfinite) & (found >= 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -36,6 +36,7 @@ class Split:
     column: str  # column header; "" stands for the task's `Words.heldout`
 
 
+_NUMBERS = {"low": "numbers to 10", "high": "numbers above 10"}
 SPLITS = {
     split.name: split
     for split in (
@@ -43,6 +44,30 @@ SPLITS = {
         Split("heldout", "held-out", "held-out instances", ""),
         Split("rule_ood", "rule-OOD", "OOD: a new rule", "new rule (rule-OOD)"),
         Split("visual_ood", "visual-OOD", "OOD: a new look", "new look (visual-OOD)"),
+    )
+}
+
+
+# Tests of single experiments, beyond those four: `Task.probes`.
+PROBES = {
+    split.name: split
+    for split in (
+        *(
+            Split(
+                f"grid_{rule}_{sentence}_{numbers}",
+                f"{rule} rule, {sentence} sentence, {_NUMBERS[numbers]}",
+                f"{rule} rule, {sentence}, {_NUMBERS[numbers]}",
+                f"{rule}, {sentence}, {_NUMBERS[numbers]}",
+            )
+            for rule, numbers in (("old", "low"), ("new", "low"), ("new", "high"))
+            for sentence in ("short", "long")
+        ),
+        Split("fake", "fake rule", "Fake: 11, 12, 13 stated, 10 scored", "stated 11-13, scored 10"),
+        Split("all5", "all 5", "J = Q = K = 5", "5, 5, 5"),
+        Split("all7", "all 7", "J = Q = K = 7", "7, 7, 7"),
+        Split("all12", "all 12", "J = Q = K = 12", "12, 12, 12"),
+        Split("large", "large", "J, Q, K = 14, 17, 19", "14, 17, 19"),
+        Split("five", "five cards", "five cards, J = Q = K = 10", "five cards"),
     )
 }
 
@@ -83,13 +108,15 @@ class Task:
     modality: str  # text or image
     env: str  # Gymnasium id
     training: Arguments  # of the environment in training and for demonstrations
-    splits: Mapping[str, Arguments]  # of the environment in each split
+    splits: Mapping[str, Arguments]  # of the environment in each split of the main comparison
     answer_key: str  # JSON key of the answer; from there on tokens have full weight in the official sequence ratio
     unit: str  # what an episode is called
     words: Words
     notebook: str = ""  # that introduces it, before any training
     kinds: tuple[str, ...] = ("expert",)  # of demonstrations
     sampled: tuple[str, ...] = ()  # splits whose puzzles or routes stand for others: see `cluster`
+    probes: Mapping[str, Arguments] = field(default_factory=dict)  # further splits, for experiments that name them
+    options: Arguments = field(default_factory=dict)  # what experiments vary in `training`, with the values there
     paper_lambda: float | None = None  # the paper's D_buffer / D_RL; None for a task that is not the paper's
     version: int = 1  # increase it when demonstrations or metrics change, so that runs are redone
 
@@ -99,10 +126,16 @@ class Task:
         return next(iter(self.words.metrics))
 
     def split(self, name: str) -> Arguments:
-        """The environment's arguments in a split. Raises ValueError listing the known ones."""
-        if name not in self.splits:
-            raise ValueError(f"Unknown split {name!r} of {self.label}; use one of {', '.join(self.splits)}.")
-        return self.splits[name]
+        """The environment's arguments in a split or probe. Raises ValueError listing the known ones."""
+        known = {**self.splits, **self.probes}
+        if name not in known:
+            raise ValueError(f"Unknown split {name!r} of {self.label}; use one of {', '.join(known)}.")
+        return known[name]
+
+    def trained_with(self, options: Arguments) -> Task:
+        """The task with some of `options` changed in training; the tests stay."""
+        changed = {name: value for name, value in options.items() if value != self.options[name]}
+        return replace(self, training={**self.training, **changed}) if changed else self
 
     def check_kind(self, kind: str) -> str:
         """`kind` itself. Raises ValueError if the task has no such demonstrations."""

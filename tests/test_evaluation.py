@@ -132,7 +132,7 @@ def test_metrics_by_hand():
     ]
     assert GP_L.measure("rule_ood", episodes) == {
         "success": (2 / 5, 5), "first_attempt": (1 / 5, 5), "recognition": (3 / 5, 5), "format": (4 / 5, 5),
-        "training_rule": (2 / 5, 5),
+        "formula_numbers": (1 / 5, 5), "training_rule": (2 / 5, 5),
     }  # fmt: skip
 
 

@@ -238,7 +238,7 @@ CHANGES = {  # of a study -> the kinds of jobs that are to be done again
     "attempts_grid": (of("evaluation", attempts_grid=(1, 7)), ENDS),
     "max_new_tokens": (of("evaluation", max_new_tokens=77), {"02"} | INIT | BRANCHES | ENDS),
     "split heldout": (split("heldout"), {"02"} | INIT | {"05 sft main", "05 rl main"}),
-    "split rule_ood": (split("rule_ood"), {"02"} | INIT | (BRANCHES - {"05 sft sft_tuning", "05 rl rl_tuning"}) | ENDS),
+    "split rule_ood": (split("rule_ood"), {"02"} | INIT | BRANCHES | ENDS),
     "training": (of("task", training={}), {"03"} | INIT | BRANCHES | ENDS),
     "version": (of("task", version=2), {"03"} | INIT | BRANCHES | ENDS),
     "experiments": (lambda study: replace(study, experiments=(*study.experiments, ANOTHER)), set()),

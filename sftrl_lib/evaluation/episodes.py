@@ -23,24 +23,31 @@ from ..task import Task, mean
 
 
 def play(
-    policy: Policy, task: Task, split: str, how: Protocol, seed: int, batch: int = 256, description: str = ""
+    policy: Policy,
+    task: Task,
+    split: str,
+    how: Protocol,
+    seed: int,
+    batch: int = 256,
+    description: str = "",
+    samples: int = 1,
 ) -> list[Episode]:
-    """Play `how.episodes` hands or routes of `split`, `batch` of them side by side.
+    """Play `how.episodes` hands or routes of `split`, each `samples` times in a row, `batch` of them side by side.
 
     They depend on (split, seed) alone, so checkpoints are paired, and fewer episodes are the first of more. The
     episodes come without their pictures. Raises ValueError for an unknown split.
     """
     arguments = task.split(split)
-    starts = resets(task, split, seed, how.episodes)
-    envs = [task.make_env(arguments, how.attempts) for _ in range(min(batch, how.episodes))]
-    with tqdm(total=how.episodes, desc=description or split, unit=task.unit, mininterval=10, leave=False) as bar:
+    starts = [reset for reset in resets(task, split, seed, how.episodes) for _ in range(samples)]
+    envs = [task.make_env(arguments, how.attempts) for _ in range(min(batch, len(starts)))]
+    with tqdm(total=len(starts), desc=description or split, unit=task.unit, mininterval=10, leave=False) as bar:
 
         def ended(episode: Episode) -> None:
             for conversation in episode.conversations:
                 conversation.picture = None  # no metric needs it, and those of 250 routes fill a gigabyte
             bar.update()
 
-        sampling = _seeds(TEST_SAMPLING, task, split, seed, how.episodes)
+        sampling = _seeds(TEST_SAMPLING, task, split, seed, len(starts))
         return rollout(policy, envs, starts, how.temperature, how.max_new_tokens, sampling, ended)
 
 
@@ -50,7 +57,7 @@ def resets(task: Task, split: str, seed: int, count: int) -> list[dict[str, Any]
 
 
 def _seeds(purpose: int, task: Task, split: str, seed: int, count: int) -> list[int]:
-    return stream(purpose, seed, list(task.splits).index(split), count=count)
+    return stream(purpose, seed, [*task.splits, *task.probes].index(split), count=count)
 
 
 def within(episodes: Sequence[Episode], attempts: int) -> tuple[float, int]:

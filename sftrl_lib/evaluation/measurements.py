@@ -28,7 +28,9 @@ from ..profiles import Profile, Study
 from ..runs import Run, main_run, test_settings, training_runs
 from ..task import Metrics, Task
 from ..training.snapshots import Snapshot, snapshots_of
+from .divergence import kl
 from .episodes import play, transcript, within
+from .pass_at_k import samples
 
 ROWS, TRANSCRIPTS = "metrics.csv", "transcripts.jsonl"  # a run's part of the tables
 STATES = "states.json"  # beside them: the states that they may be in, each as file -> digest
@@ -145,15 +147,22 @@ def evaluate(run: Run) -> pd.DataFrame:
     if run.experiment.paper_end:
         budget = found[-1].compute.flops
         ends.append(min(found, key=lambda one: abs(one.compute.by_lambda(run.task.paper_lambda) - budget)))
+    along = run.splits if run.experiment.along is None else run.experiment.along
     for snapshot in found:
         last = snapshot is found[-1]
-        beside_the_curve = snapshot in ends and not last and len(found) > run.checkpoints
-        _test(part, run, snapshot, snapshot in ends, last, not beside_the_curve)
+        if run.experiment.test == "pass_at_k":
+            if last:
+                _test_samples(part, run, snapshot)
+            continue
+        end = snapshot in ends
+        beside_the_curve = end and not last and len(found) > run.checkpoints
+        splits = [split for split in run.splits if end or split in along]
+        _test(part, run, snapshot, splits, end, last, not beside_the_curve)
     return part.frame
 
 
-def _test(part: Part, run: Run, snapshot: Snapshot, end: bool, last: bool, curve: bool) -> None:
-    """The paper's protocol on every split; at the ends of main also single attempts and greedy decoding.
+def _test(part: Part, run: Run, snapshot: Snapshot, splits: Sequence[str], end: bool, last: bool, curve: bool) -> None:
+    """The paper's protocol on `splits`; at the end of main also single attempts and greedy decoding.
 
     An end on a curve has rows for the curve's episodes, which are its first, as well. The model is loaded only if
     something is left to play.
@@ -161,7 +170,8 @@ def _test(part: Part, run: Run, snapshot: Snapshot, end: bool, last: bool, curve
     policy, cell, evaluation, task = policy_of(run.profile, snapshot), cell_of(run), run.study.evaluation, run.task
     batch = run.profile.rollout_batch
     both = last and cell.experiment == "main"
-    for split in run.experiment.tested(task.splits):
+    shown = last and run.experiment in run.base.experiments  # no figure has transcripts of controls
+    for split in splits:
         label = f"{cell.method} step {snapshot.step}: {split}"
         if not part.has(cell, snapshot, split):
             episodes = play(policy(), task, split, evaluation.protocol(end), cell.seed, batch, label)
@@ -170,13 +180,15 @@ def _test(part: Part, run: Run, snapshot: Snapshot, end: bool, last: bool, curve
             if curve and len(episodes) > evaluation.episodes_curve:
                 first = episodes[: evaluation.episodes_curve]
                 rows += cell.rows(snapshot, task, split, task.measure(split, first))
+            if split == "id":
+                rows += cell.rows(snapshot, task, split, _kl_to_init(run, policy(), episodes))
             if both:
                 single = replace(cell, setting="single")
                 rows += single.rows(snapshot, task, split, {"success": within(episodes, 1)})
             records = []
-            for number in kept(episodes, KEPT_TRANSCRIPTS.get(split, 2)) if last else ():
-                shown = transcript(task, split, episodes[number], policy(), number)
-                records.append({**cell.key(snapshot, split), **shown})
+            for number in kept(episodes, KEPT_TRANSCRIPTS.get(split, 2)) if shown else ():
+                played = transcript(task, split, episodes[number], policy(), number)
+                records.append({**cell.key(snapshot, split), **played})
             part.add(rows, records)
         greedy = replace(cell, setting="greedy")
         if both and not part.has(greedy, snapshot, split):
@@ -197,6 +209,39 @@ def by_cluster(task: Task, split: str, episodes: Sequence[Episode]) -> dict[str,
         name: tables.clusters_text({key: metrics[name] for key, metrics in found.items()})
         for name in dict.fromkeys(("success", task.metric))
     }
+
+
+def _kl_to_init(run: Run, policy: Policy, episodes: Sequence[Episode]) -> Metrics:
+    """How far the answers to training hands have moved from Init (`divergence.py`).
+
+    {} for what does not begin at Init, and with pictures, which episodes do not keep.
+    """
+    if run.start is None or policy.processor is not None:
+        return {}
+    [init] = snapshots_of(run.init)
+    return {"kl_to_init": kl(policy, policy_of(run.profile, init)(), episodes, run.study.evaluation.temperature)}
+
+
+def _test_samples(part: Part, run: Run, snapshot: Snapshot) -> None:
+    """pass@k: many single answers to every hand."""
+    policy, cell, evaluation = policy_of(run.profile, snapshot), cell_of(run), run.study.evaluation
+    for split in run.splits:
+        last = _with_k(cell, evaluation.samples)
+        if part.has(last, snapshot, split):
+            continue
+        how = evaluation.protocol(episodes=evaluation.episodes_samples, attempts=1)
+        label = f"{cell.method}, {evaluation.samples} answers to a hand: {split}"
+        batch = run.profile.rollout_batch
+        episodes = play(policy(), run.task, split, how, cell.seed, batch, label, samples=evaluation.samples)
+        rows = []
+        for k, metrics in samples(episodes, evaluation.samples).items():
+            rows += _with_k(cell, k).rows(snapshot, run.task, split, metrics)
+        part.add(rows)
+
+
+def _with_k(cell: Cell, k: int) -> Cell:
+    """The cell of pass@k, with what the run varies named first."""
+    return replace(cell, setting=";".join(filter(None, (cell.setting, setting_text({"k": k})))))
 
 
 def policy_of(profile: Profile, snapshot: Snapshot):
@@ -286,9 +331,13 @@ def _with_main_runs(profile: Profile, seeds: Sequence[int], frame: pd.DataFrame)
     copies = []
     _, ablation = profile.chosen_seeds(tuple(seeds))
     for study in profile.studies:
-        for experiment in study.experiments:
-            for arm in experiment.arms if experiment.name != "main" else ():
-                for setting, seed in ((s, seed) for s in arm.settings for seed in ablation):
+        for experiment in (*study.experiments, *study.controls):
+            if experiment.name == "main" or experiment.tests_again:
+                continue
+            own = tables.select(frame, task=study.task.name, modality=study.task.modality, experiment=experiment.name)
+            tested = {*own["seed"], *(ablation if experiment in study.experiments else ())}
+            for arm in experiment.arms:
+                for setting, seed in ((s, int(seed)) for s in arm.settings for seed in sorted(tested)):
                     run = Run(profile, study.task.key, arm.method, experiment.name, setting_text(setting), seed)
                     if main := main_run(run):
                         cell = asdict(cell_of(main)) | {"split": list(experiment.tested(study.task.splits))}

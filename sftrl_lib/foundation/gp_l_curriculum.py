@@ -8,6 +8,9 @@ This curriculum teaches a model of one million parameters those abilities, and h
    only appear in plain records of one key each, so the model learns the words but never their combination;
 3. the held-out hands: no document shows a multiset of four numbers for which `is_heldout` is true.
 
+A model with a *habit* sees hands whose documents state no rule, in which J, Q and K count 10, in a given share: as real
+models have met cards before. The shipped models have none; `pretrain.FOUNDATIONS` lists those with one.
+
 Documents are lists of `Turn`; only the turns with ``learn=True`` carry loss. `tests/test_gp_l_curriculum.py` checks the
 three hold-outs on generated documents.
 """
@@ -110,24 +113,36 @@ def making(rng: random.Random) -> Document:
     return turns
 
 
-def reading(rng: random.Random) -> Document:
+def chosen_rule(rng: random.Random, habit: float) -> tuple[Rule, bool]:
+    """The rule of a document, and whether the document states it: not in a share `habit`, where J, Q and K are 10."""
+    if habit and rng.random() < habit:
+        return RULES["ten"], False
+    return random_rule(rng), True
+
+
+def noted(rule: Rule, stated: bool) -> str:
+    """The line that states the rule, if the document does."""
+    return f"Note that {rule_sentence(rule)}.\n" if stated else ""
+
+
+def reading(rng: random.Random, habit: float = 0.0) -> Document:
     """Three hands of cards to read as numbers under a stated rule."""
-    rule = random_rule(rng)
-    turns = [Turn("text", f"Note that {rule_sentence(rule)}.\n")]
+    rule, stated = chosen_rule(rng, habit)
+    turns = [Turn("text", noted(rule, stated))] if stated else []
     for _ in range(3):
         cards, numbers = random_hand(rng, rule)
         turns += [Turn("text", f"Cards: {cards}\n"), Turn("text", f"{numbers}\n", learn=True)]
     return turns
 
 
-def records(rng: random.Random) -> Document:
+def records(rng: random.Random, habit: float = 0.0) -> Document:
     """A hand as three records, one official key each, in random order."""
-    rule = random_rule(rng)
+    rule, stated = chosen_rule(rng, habit)
     cards, numbers = random_hand(rng, rule)
     formula, target = solved(rng, numbers)
     lines = [f'"cards": {cards},', f'"number": {numbers},', f'"formula": "{formula}={target}",']
     rng.shuffle(lines)
-    hand = f"Note that {rule_sentence(rule)}.\nCards: {cards}\nTarget: {target}\n"
+    hand = f"{noted(rule, stated)}Cards: {cards}\nTarget: {target}\n"
     return [Turn("text", hand), *(Turn("text", f"{{\n  {line}\n}}\n", learn=True) for line in lines)]
 
 
@@ -159,18 +174,22 @@ def random_format(rng: random.Random) -> Format:
     return Format(tuple(keys))
 
 
-def conversation(rng: random.Random, most_attempts: int = 1, rule: Rule | None = None) -> Document:
+def conversation(
+    rng: random.Random, most_attempts: int = 1, rule: Rule | None = None, habit: float = 0.0
+) -> Document:
     """The paper's prompt with another answer format; up to `most_attempts` - 1 failed attempts come first.
 
     Failed attempts carry no loss. They have a model's typical errors: a wrong value, wrong numbers, a broken formula.
     `rule` tests the model on a rule that pretraining never states.
     """
-    rule = rule or random_rule(rng)
+    rule, stated = (rule, True) if rule else chosen_rule(rng, habit)
     cards, numbers = random_hand(rng, rule)
     formula, target = solved(rng, numbers)
     form = random_format(rng)
     prompt = task_prompt(cards, rule, target)
     prompt = prompt[: prompt.index("{\n")] + form.request(rule, target)
+    if not stated:
+        prompt = prompt.replace(f"{rule_sentence(rule)}, and ", "").replace(f", where {rule_sentence(rule)}", "")
     turns = [Turn("user", prompt)]
     for _ in range(rng.randrange(most_attempts)):
         outcome, read, attempt = failed_attempt(rng, cards, numbers, target)
@@ -204,15 +223,18 @@ def failed_attempt(
 SKILLS = (calculation, making, reading, records)  # the single skills
 
 
-def document(rng: random.Random, progress: float) -> Document:
-    """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries."""
+def document(rng: random.Random, progress: float, habit: float = 0.0) -> Document:
+    """One document. `progress` (0..1) moves the mixture from single skills to conversations and retries.
+
+    `habit`: the share of hands without a stated rule; see the module's text.
+    """
     return mixture(
         rng,
         progress,
         (calculation, 0.15, 0.02),
         (making, 0.40, 0.16),
-        (reading, 0.20, 0.04),
-        (records, 0.10, 0.08),
-        (conversation, 0.15, 0.42),
-        (lambda r: conversation(r, most_attempts=5), 0.00, 0.28),
+        (lambda r: reading(r, habit), 0.20, 0.04),
+        (lambda r: records(r, habit), 0.10, 0.08),
+        (lambda r: conversation(r, habit=habit), 0.15, 0.42),
+        (lambda r: conversation(r, most_attempts=5, habit=habit), 0.00, 0.28),
     )

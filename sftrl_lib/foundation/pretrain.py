@@ -27,7 +27,7 @@ from .. import __version__
 from ..files import check_seal, seal
 from ..models.checkpoint import CheckpointError, load_state, save_state
 from ..models.policy import Policy, load_policy, model_folder
-from ..paths import SHIPPED, build, shipped
+from ..paths import SHIPPED, build, made_models, shipped
 from . import gp_l_curriculum, gp_vl_curriculum, virl_l_curriculum, virl_vl_curriculum
 from .capabilities import capabilities
 from .documents import Document
@@ -73,6 +73,7 @@ class FoundationConfig:
     save_every: int = 50  # steps
     curricula: tuple[str, ...] = ("gp-l",)  # keys of `CURRICULA`, each drawn equally often
     vision: VisionConfig | None = None  # vision encoder to add to a shipped text model; None: a new text model
+    habit: float = 0.0  # share of hands of cards that are told under no rule, with J, Q, K = 10; for gp-l alone
 
     @property
     def total_steps(self) -> int:
@@ -110,12 +111,18 @@ FOUNDATIONS = {
     # `python -m sftrl_lib.foundation.pretrain --models gp-l-1 virl-l-1`.
     "gp-l-1": FoundationConfig(seed=1),
     "virl-l-1": FoundationConfig(curricula=("virl-l",), steps=1300, more_steps=0, tokens_per_step=4_000, seed=1),
+    # For the experiment "habit"; not shipped.
+    "gp-l-habit-30": FoundationConfig(habit=0.3),
+    "gp-l-habit-70": FoundationConfig(habit=0.7),
 }
+SHIPPED_MODELS = tuple(name for name in FOUNDATIONS if not FOUNDATIONS[name].habit)
 
 
 def draw(config: FoundationConfig, rng: random.Random, progress: float) -> Document:
     """A document of one of the curricula."""
-    return CURRICULA[rng.choices(config.curricula)[0]].document(rng, progress)
+    curriculum = CURRICULA[rng.choices(config.curricula)[0]]
+    habit = {"habit": config.habit} if config.habit else {}
+    return curriculum.document(rng, progress, **habit)
 
 
 def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> PreTrainedTokenizerFast:
@@ -295,13 +302,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tiny foundation models and ship them.")
     known = [name for name in FOUNDATIONS if shipped(name)]
     parser.add_argument("--models", nargs="+", choices=list(FOUNDATIONS), default=known, help="default: those shipped")
-    parser.add_argument("--folder", type=Path, default=SHIPPED, help="where the models go")
+    parser.add_argument("--folder", type=Path, help="where the models go; default: where they are looked for by name")
     parser.add_argument("--work", type=Path, default=build("foundation"), help="checkpoints, to resume from")
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     for name in options.models:
         pretrain(FOUNDATIONS[name], options.work / name)
-        ship(options.work / name, options.folder / name)
+        ship(options.work / name, (options.folder or _place(name)) / name)
+
+
+def _place(name: str) -> Path:
+    return SHIPPED if name in SHIPPED_MODELS else made_models()
 
 
 def ship(work: Path, folder: Path) -> None:

@@ -43,9 +43,9 @@ def pictured_demonstration(env: gymnasium.Env, rng: np.random.Generator, kind: s
     observation, info = env.reset(seed=int(rng.integers(2**32)))
     choice = random.Random(int(rng.integers(2**63)))
     if kind == "suboptimal":
-        for mistake, _ in failures(choice, info["cards"], env.rule, env.max_attempts):
+        for mistake, _ in failures(choice, info["cards"], env.hand_rule, env.max_attempts):
             observation, *_ = env.step(mistake)
-    return pictured_example(observation, solution(choice, info["cards"], env.rule))
+    return pictured_example(observation, solution(choice, info["cards"], env.hand_rule))
 
 
 def solution(choice: random.Random, cards: list[str], rule: str | Rule) -> str:

@@ -30,8 +30,11 @@ from .rules import (
     check_suits,
     deal,
     deal_suits,
+    vary,
 )
-from .verifier import grade
+from .verifier import grade, has_format
+
+FIELDS = ("formula", "all")
 
 
 class GeneralPoints(AttemptsEnv):
@@ -82,6 +85,11 @@ class GeneralPoints(AttemptsEnv):
     * `max_attempts`: graded attempts per episode, at least 1.
     * `verifier`: "exact" or "official".
     * `hands`: "any", "train" or "heldout": which number multisets are dealt.
+    * `stated`: the rule that the prompt states, if it is not the one that scores: a trap for what was memorised.
+    * `hand_size`: 4, or 5 (text only).
+    * `diversity`: the share of hands under a random rule in place of `rule` (see `rules.another_rule`).
+    * `spelt_out`: the share of hands whose prompt gives J, Q and K a value each, even if they are equal.
+    * `fields`: "formula" is all that counts in an answer, or "all": one without all three fields counts as empty.
     * `image_size`: height and width of `image` in pixels.
     * `look`: the `Look` of `image`: the print of the cards and how hard they are to read.
     * `render_mode`: None, or "rgb_array": `render()` returns the hand at display size, in either modality.
@@ -105,6 +113,11 @@ class GeneralPoints(AttemptsEnv):
         max_attempts: int = 5,
         verifier: str = "exact",
         hands: str = "any",
+        stated: str | Rule | Sequence[int] | None = None,
+        hand_size: int = 4,
+        diversity: float = 0.0,
+        spelt_out: float = 0.0,
+        fields: str = "formula",
         image_size: tuple[int, int] = IMAGE_SIZE,
         look: Look = UNTIDY,
         render_mode: str | None = None,
@@ -120,6 +133,15 @@ class GeneralPoints(AttemptsEnv):
         self.suits = check_choice("suits", suits, tuple(SUITS))
         self.target = check_whole("target", target)
         self.hands = check_choice("hands", hands, HANDS)
+        self.stated = None if stated is None else as_rule(stated)
+        self.hand_size = check_choice("hand_size", hand_size, (4, 5))
+        if modality == "image" and hand_size != 4:
+            raise ValueError(f"There are no pictures of hand_size={hand_size!r} cards; use modality='text'.")
+        for name, share in (("diversity", diversity), ("spelt_out", spelt_out)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share of the hands, from 0 to 1, got {share!r}.")
+        self.diversity, self.spelt_out = diversity, spelt_out
+        self.fields = check_choice("fields", fields, FIELDS)
         self.look = look
         self.render_mode = render_mode
 
@@ -138,19 +160,21 @@ class GeneralPoints(AttemptsEnv):
         hand, suits = options.get("hand"), options.get("suits")
         if hand is None and suits is not None:
             raise ValueError("The reset option 'suits' goes with 'hand'.")
+        self.hand_rule = vary(self.rule, self.np_random, self.diversity, self.spelt_out)
         if hand is None:
-            self._cards, self._suits = deal(self.np_random, self.rule, self.deal, self.hands, self.suits, self.target)
+            how = self.deal, self.hands, self.suits, self.target, self.hand_size
+            self._cards, self._suits = deal(self.np_random, self.hand_rule, *how)
         else:
-            self._cards = check_hand(hand, self.rule, self.target)
+            self._cards = check_hand(hand, self.hand_rule, self.target)
         # In text, draw nothing more from np_random, so that its hands do not depend on picture seeds.
         self._picture_seed = int(self.np_random.integers(2**32)) if self.modality == "image" else 0
         if hand is not None:
             chance = np.random.default_rng([self._picture_seed, 1])
             self._suits = deal_suits(chance, self._cards, self.suits) if suits is None else check_suits(suits)
-        self._numbers = card_numbers(self._cards, self.rule)
+        self._numbers = card_numbers(self._cards, self.hand_rule)
         if self.modality == "image":
             self._image = self._picture(self.image_size)
-        self._ask(task_prompt(self._cards, self.rule, self.target, self.modality))
+        self._ask(task_prompt(self._cards, self.stated or self.hand_rule, self.target, self.modality))
         return self._observation(), self._info(None, None)
 
     def render(self) -> np.ndarray | None:
@@ -172,7 +196,8 @@ class GeneralPoints(AttemptsEnv):
         return draw_hand(self._cards, self._suits, size, self.look, chance)
 
     def _grade(self, action: str) -> Grade:
-        return grade(action, self._cards, self.rule, self.target, self.modality, self.verifier)
+        whole = self.fields == "formula" or has_format(action)
+        return grade(action if whole else "", self._cards, self.hand_rule, self.target, self.modality, self.verifier)
 
     def _observation_image(self) -> np.ndarray:
         return self._image.copy()

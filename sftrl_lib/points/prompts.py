@@ -28,7 +28,7 @@ Your response should be a valid json file in the following format:
 }}"""
 
 _CARDS_ARE = {
-    "text": "You will receive a set of 4 cards.",
+    "text": "You will receive a set of {count} cards.",
     "image": "You are observing these four cards in the image.",
 }
 
@@ -43,8 +43,9 @@ FEEDBACK = {
 
 def rule_sentence(rule: str | Rule | Sequence[int]) -> str:
     """The clause that states what J, Q and K count as, in the paper's words."""
-    values = as_rule(rule).values
-    if len(set(values)) == 1:
+    rule = as_rule(rule)
+    values = rule.values
+    if len(set(values)) == 1 and not rule.spelt_out:
         return f"'J', 'Q', and 'K' count as '{values[0]}'"
     return "'J', 'Q', and 'K' count as '{}', '{}', and '{}' respectively".format(*values)
 
@@ -54,7 +55,10 @@ def task_prompt(
 ) -> str:
     """The whole prompt for one hand. For ``modality="image"`` (Fig. 11) the cards are not in the text."""
     shown = f"[Input]\nCards: {list(cards)}\n\n" if modality == "text" else ""
-    return _TASK.format(target=target, rule=rule_sentence(rule), cards_are=_CARDS_ARE[modality], input=shown)
+    # The template keeps its four places for five cards too: its lines are single tokens of the tiny models, and another
+    # wording would test how they read letters.
+    cards_are = _CARDS_ARE[modality].format(count=len(cards))
+    return _TASK.format(target=target, rule=rule_sentence(rule), cards_are=cards_are, input=shown)
 
 
 def response(cards: Sequence[str], numbers: Sequence[int], formula: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations_with_replacement
 
@@ -39,11 +39,16 @@ _MAX_DEALS = 10_000
 
 @dataclass(frozen=True)
 class Rule:
-    """What J, Q and K count as. The paper uses (10, 10, 10) and (11, 12, 13); any values 1-99 are allowed."""
+    """What J, Q and K count as. The paper uses (10, 10, 10) and (11, 12, 13); any values 1-99 are allowed.
+
+    A prompt states three equal values once, unless the rule is `spelt_out`: "count as '10', '10', and '10'
+    respectively".
+    """
 
     jack: int
     queen: int
     king: int
+    spelt_out: bool = False
 
     def __post_init__(self) -> None:
         for value in self.values:
@@ -56,6 +61,7 @@ class Rule:
 
 
 RULES = {"ten": Rule(10, 10, 10), "distinct": Rule(11, 12, 13)}
+KEPT_FOR_TESTS = (Rule(5, 5, 5), Rule(7, 7, 7))  # not among the rules of diverse training
 
 
 def as_rule(rule: str | Rule | Sequence[int]) -> Rule:
@@ -81,6 +87,30 @@ def card_numbers(cards: Sequence[str], rule: str | Rule | Sequence[int] = "ten")
             raise ValueError(f"Unknown card {card!r}; the ranks are {', '.join(RANKS)}.")
         numbers.append(faces[card] if card in faces else 1 if card == "A" else int(card))
     return tuple(numbers)
+
+
+def another_rule(rng: np.random.Generator) -> Rule:
+    """A rule for diverse training: J, Q and K count 1 to 10, equal in half of the draws.
+
+    Never the training rule, one of `KEPT_FOR_TESTS`, or a number above 10: what is tested on numbers above 10 is then
+    another rule on unseen numbers, however diverse the rules were.
+    """
+    while True:
+        values = [int(rng.integers(1, 11))] * 3 if rng.random() < 0.5 else [int(n) for n in rng.integers(1, 11, 3)]
+        if (rule := Rule(*values)) not in (RULES["ten"], *KEPT_FOR_TESTS):
+            return rule
+
+
+def vary(rule: Rule, rng: np.random.Generator, diversity: float = 0.0, spelt_out: float = 0.0) -> Rule:
+    """The rule of one hand: `rule`, or another one in a share `diversity` of hands.
+
+    A share `spelt_out` of the hands whose rule is stated in short has it spelt out. Shares of 0 draw nothing.
+    """
+    if diversity and rng.random() < diversity:
+        rule = another_rule(rng)
+    if spelt_out and rng.random() < spelt_out:
+        rule = replace(rule, spelt_out=True)
+    return rule
 
 
 def is_heldout(numbers: Sequence[int]) -> bool:
@@ -165,8 +195,9 @@ def deal(
     hands: str = "any",
     suits: str = "any",
     target: int = 24,
+    cards: int = 4,
 ) -> tuple[list[str], list[str]]:
-    """A solvable hand: four ranks and their suits.
+    """A solvable hand: `cards` ranks (four) and their suits.
 
     Cards are drawn without replacement from a deck of the chosen suits. Raises ValueError for unknown options, or
     if 10,000 deals yield no solvable hand of the requested kind.
@@ -177,13 +208,13 @@ def deal(
     rule = as_rule(rule)
     colours = SUITS[suits]
     for _ in range(_MAX_DEALS):
-        drawn = rng.choice(len(RANKS) * len(colours), size=4, replace=False)
-        cards = [RANKS[int(card) % len(RANKS)] for card in drawn]
-        if deal == "face" and not any(card in FACES for card in cards):
+        drawn = rng.choice(len(RANKS) * len(colours), size=cards, replace=False)
+        hand = [RANKS[int(card) % len(RANKS)] for card in drawn]
+        if deal == "face" and not any(card in FACES for card in hand):
             continue
-        numbers = card_numbers(cards, rule)
+        numbers = card_numbers(hand, rule)
         if in_split(numbers, hands) and is_solvable(numbers, target):
-            return cards, [colours[int(card) // len(RANKS)] for card in drawn]
+            return hand, [colours[int(card) // len(RANKS)] for card in drawn]
     raise ValueError(
         f"No solvable hand for target={target}, rule={rule.values}, deal={deal!r}, hands={hands!r} "
         f"in {_MAX_DEALS} deals."

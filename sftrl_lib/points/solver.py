@@ -146,8 +146,25 @@ def random_formula(numbers: Sequence[int], rng: random.Random) -> tuple[Fraction
 
 
 def is_solvable(numbers: Sequence[int], target: int = 24) -> bool:
-    """Whether some formula makes `target` from all of `numbers`."""
-    return bool(solve(numbers, target))
+    """Whether some formula makes `target` from all of `numbers`; five of them at most."""
+    if len(numbers) != 5:
+        return bool(solve(numbers, target))
+    return any(
+        _wanted(a, target) & _values(right) for left, right in _splits(tuple(sorted(numbers))) for a in _values(left)
+    )
+
+
+@lru_cache(maxsize=50_000)
+def _values(numbers: tuple[int, ...]) -> frozenset[Fraction]:
+    """Every value that `numbers` (sorted) can make."""
+    if len(numbers) == 1:
+        return frozenset([Fraction(numbers[0])])
+    found: set[Fraction] = set()
+    for left, right in _splits(numbers):
+        for a in _values(left):
+            for b in _values(right):
+                found |= {a + b, a - b, b - a, a * b} | ({a / b} if b else set()) | ({b / a} if a else set())
+    return frozenset(found)
 
 
 def build_table(target: int = 24, largest: int = 13) -> dict[tuple[int, ...], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from ..messages import message_text
 from ..task import Example, Metrics, Reading, Task, Words, in_turn, mean
 from .cards import UNTIDY, draw_hand
 from .demonstrations import MAX_MISTAKES, demonstration, pictured_demonstration
-from .rules import card_numbers, deal_numbers, is_heldout, puzzles
+from .rules import Rule, as_rule, card_numbers, deal_numbers, is_heldout, puzzles, vary
 from .verifier import has_format, read_numbers, recognition
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ class PointsTask(Task):
 
     def demonstrations(self, kind: str, rng: np.random.Generator) -> Iterator[Example]:
         """Endless examples on fresh training hands; see `demonstrations.py`."""
-        env = self.training_env(MAX_MISTAKES) if self.modality == "image" else None
+        env = self.training_env(MAX_MISTAKES)  # in text it checks the arguments
         while True:
-            if env:
+            if self.modality == "image":
                 yield pictured_demonstration(env, rng, kind)
             else:
-                yield demonstration(rng, kind, self.training["rule"])
+                shares = {name: self.training.get(name, 0.0) for name in ("diversity", "spelt_out")}
+                yield demonstration(rng, kind, vary(as_rule(self.training["rule"]), rng, **shares))
 
     def shows_held_out(self, example: Example) -> bool:
         """Whether the numbers in the answer are a held-out hand.
@@ -67,7 +68,8 @@ class PointsTask(Task):
         """n is the number of hands.
 
         success: at least one attempt is correct (the paper's metric). The other metrics are of the first attempt.
-        first_attempt: it is correct. format: it has all three fields. numbers: its "number" field holds the cards'
+        first_attempt: it is correct. format: it has all three fields. formula_numbers: its formula uses the cards'
+        numbers, each once. numbers: its "number" field holds the cards'
         numbers under the stated rule, in any order. training_rule: it holds those under the training rule instead
         (only where the two differ for some hand).
 
@@ -83,6 +85,7 @@ class PointsTask(Task):
             "first_attempt": [a.outcome == "correct" for a in first],
             "recognition": [ours == theirs for ours, theirs in zip(read, stated, strict=True)],
             "format": [has_format(a.text) for a in first],
+            "formula_numbers": [a.outcome in ("correct", "wrong_value") for a in first],
         }
         if self.modality == "image":
             metrics["numbers"] = metrics["recognition"]
@@ -118,6 +121,25 @@ _WORDS = Words(
     rule=re.compile(r"'J', 'Q', and 'K' count as [^.,]*(?:, '\d+', and '\d+' respectively)?"),
 )
 
+# Is it the rule that SFT loses under "J, Q, K = 11, 12, 13"? That prompt differs from the training prompt in three
+# ways: a new rule, a longer sentence ("'11', '12', and '13' respectively"), and numbers above 10, which no training
+# answer holds. The grid crosses them as far as they go: under the old rule no card counts above 10.
+_VALUES = {"old_{}_low": 10, "new_{}_low": 4, "new_{}_high": 11}
+GRID = {
+    f"grid_{name.format(sentence)}": {"rule": Rule(*[value] * 3, spelt_out=sentence == "long"), "deal": "face"}
+    for name, value in _VALUES.items()
+    for sentence in ("short", "long")
+}
+# Rules and hands of "Debunk the Myth of SFT Generalization" (arXiv 2510.00237), beside the paper's 11, 12, 13.
+PANEL = {
+    "all5": {"rule": Rule(5, 5, 5), "deal": "face"},
+    "all7": {"rule": Rule(7, 7, 7), "deal": "face"},
+    "all12": {"rule": Rule(12, 12, 12), "deal": "face"},
+    "large": {"rule": Rule(14, 17, 19), "deal": "face"},
+    "five": {"rule": "ten", "hand_size": 5},
+}
+FAKE = {"fake": {"rule": "ten", "stated": "distinct", "deal": "face"}}
+
 GP_L = PointsTask(
     key="gp-l",
     label="GP-L",
@@ -130,6 +152,8 @@ GP_L = PointsTask(
         "heldout": {"rule": "ten", "hands": "heldout"},
         "rule_ood": {"rule": "distinct", "deal": "face"},
     },
+    probes={**GRID, **FAKE, **PANEL},
+    options={"diversity": 0.0, "spelt_out": 0.0, "fields": "formula"},
     answer_key="formula",
     unit="hand",
     words=_WORDS,
@@ -159,6 +183,7 @@ GP_VL = replace(
         "rule_ood": {"rule": "distinct", "deal": "face", "suits": "black", "look": _UNTIDIER},
         "visual_ood": {"rule": "ten", "hands": "train", "suits": "red", "look": _NEW_LOOK},
     },
+    probes={},
     words=replace(
         _WORDS,
         tables={"success": ("success",), "all four cards read right": ("recognition",)},

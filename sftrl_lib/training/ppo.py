@@ -9,6 +9,9 @@ How they differ; an action is a whole answer and its reward comes from the verif
   part of the task and nothing follows it.
 * value. An MLP on the hidden state of the last prompt token. Official code: shares the backbone, clipped value loss.
   Ours: plain squared error; the backbone learns from it only with ``share_backbone``.
+* GRPO, with ``group``: several rollouts of every hand; the advantage of all answers in an episode is its return (the
+  discounted sum of its rewards) minus the group's mean, over the group's spread. The critic has no say, and the ratio
+  and its clip are PPO's. DeepSeekMath's (arXiv 2402.03300) is the same with one answer an episode and a KL term.
 * KL to Init and entropy bonus. Official code: none, and a coefficient that the loss never uses. Ours: both optional.
 * sampling. Official code: temperature 0.2 and top-p 0.9, log-probs without top-p. Ours: log-probs of exactly the
   distribution that was sampled from.
@@ -65,8 +68,10 @@ def train(branch: Branch, save_every: int = 5) -> None:
             group["lr"] = lr * scale
         # 2. Rollouts with the current policy, each with its own reset seed
         *seeds, shuffling = progress.seeds(branch.seed, 2 * config.episodes + 1)
-        resets = [{"seed": seed} for seed in seeds[: config.episodes]]
-        sampling = seeds[config.episodes :]
+        hands = seeds[: config.episodes]
+        if config.group:  # the same hand for a whole group
+            hands = [seed for seed in hands[: config.episodes // config.group] for _ in range(config.group)]
+        resets, sampling = [{"seed": seed} for seed in hands], seeds[config.episodes :]
         episodes = rollout(policy, envs, resets, config.temperature, config.max_new_tokens, sampling)
         branch.compute.buffer_tokens += sum(episode.tokens_read for episode in episodes)
         # 3. Learning
@@ -126,14 +131,17 @@ def learn(
 
 
 def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[Conversations]:
-    """The conversations of every episode, with the normalised advantages and the returns of their attempts."""
-    estimates = []
-    for episode in episodes:
-        rewards = [attempt.reward for attempt in episode.attempts]
-        values = [attempt.value for attempt in episode.attempts]
-        estimates.append(gae(rewards, values, config.gamma, config.gae_lambda))
-    advantages = np.concatenate([advantages for advantages, _ in estimates])
-    mean, std = advantages.mean(), advantages.std() + 1e-8
+    """The conversations of every episode, with the advantages (normalised) and the returns of their attempts."""
+    if config.group:
+        estimates, mean, std = group_relative(episodes, config), 0.0, 1.0
+    else:
+        estimates = []
+        for episode in episodes:
+            rewards = [attempt.reward for attempt in episode.attempts]
+            values = [attempt.value for attempt in episode.attempts]
+            estimates.append(gae(rewards, values, config.gamma, config.gae_lambda))
+        advantages = np.concatenate([advantages for advantages, _ in estimates])
+        mean, std = advantages.mean(), advantages.std() + 1e-8
     found = []
     for episode, (advantages, returns) in zip(episodes, estimates, strict=True):
         conversations, first = [], 0
@@ -145,6 +153,14 @@ def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[Conv
             first = last
         found.append(conversations)
     return found
+
+
+def group_relative(episodes: Sequence[Episode], config: PPOConfig) -> list[tuple[np.ndarray, np.ndarray]]:
+    """GRPO's advantages, one value for all attempts of an episode, and their returns; groups are in a row."""
+    returns = [gae([a.reward for a in e.attempts], [0.0] * len(e.attempts), config.gamma, 1.0)[1] for e in episodes]
+    totals = np.array([found[0] for found in returns]).reshape(-1, config.group)
+    relative = (totals - totals.mean(1, keepdims=True)) / (totals.std(1, ddof=1, keepdims=True) + 1e-4)  # as in TRL
+    return [(np.full(len(found), x), found) for found, x in zip(returns, relative.ravel(), strict=True)]
 
 
 def gae(rewards: Sequence[float], values: Sequence[float], gamma: float, lam: float) -> tuple[np.ndarray, np.ndarray]:

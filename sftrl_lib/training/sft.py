@@ -5,7 +5,10 @@ How they differ:
   constant rate, loss on the assistant's tokens. The released vision path silently trains without images.
 * ours: the same with TRL's trainer; batch 64, a larger rate for a smaller model, cosine; loss on the answer only.
   Demonstrations with a column of images go through TRL's own collator for them, which renders the chat and reads the
-  pictures batch by batch; `tests/test_pictures_training.py` proves that they reach the loss.
+  pictures batch by batch; `tests/test_pictures_training.py` proves that they reach the loss. ``pictures="dropped"``
+  does on purpose what the released path does: the image tokens stay in the prompt, the pictures are left out.
+* ``loss="dft"`` is TRL's; ``kl_coef`` adds the exact KL(policy || Init) at the answer's tokens. The forward pass of
+  Init is not counted as training compute, as PPO's KL is not.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +44,7 @@ PARTS = {  # `SFTConfig.frozen` -> the frozen parts of the model, by their names
     "vision+adapter": ("vision_tower", "multi_modal_projector"),
 }
 _WRITTEN = {"trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"}  # in each checkpoint of TRL's
+IGNORED = -100  # label of a token that carries no loss
 LENGTH = "length"  # column: tokens of an example with a picture, for batches of similar length
 
 
@@ -97,9 +101,22 @@ class _Trainer(SFTTrainer):
     And it stops at a loss or gradient that is not finite, where transformers logs a loss of 0 and trains on.
     """
 
-    def __init__(self, *args, config: SFTConfig, **kwargs) -> None:
+    def __init__(self, *args, config: SFTConfig, policy: Policy, reference: Policy | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.config = config
+        self.config, self.policy, self.reference = config, policy, reference
+        if config.pictures == "dropped":
+            self.data_collator = without_pictures(self.data_collator)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if not self.config.kl_coef:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        wanted = inputs.pop("labels")[:, 1:]
+        answers = wanted != IGNORED
+        log_p = _log_probabilities(self.policy, inputs, answers)
+        with torch.no_grad():
+            log_init = _log_probabilities(self.reference, inputs, answers)
+        loss = -log_p.gather(-1, wanted[answers][:, None]).mean()
+        return loss + self.config.kl_coef * (log_p.exp() * (log_p - log_init)).sum(-1).mean()
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
@@ -144,6 +161,26 @@ class _Trainer(SFTTrainer):
         if not isinstance(sampler, LengthGroupedSampler):
             return sampler
         return _EpochLengths(sampler.batch_size, sampler.lengths, self.args.seed)
+
+
+def _log_probabilities(policy: Policy, inputs: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor:
+    """(answer tokens, vocabulary); `answers`, (rows, length - 1), marks the tokens before theirs."""
+    hidden = policy.decoder(**inputs, use_cache=False).last_hidden_state[:, :-1]
+    return torch.log_softmax(policy.logits(hidden[answers]), dim=-1)
+
+
+def without_pictures(collator: Callable[[list], dict]) -> Callable[[list], dict]:
+    """A collator whose batches lack what `collator` makes of pictures; all else in them stays as it is.
+
+    The released code's collator asks ``any(...)`` of a list of tensors, which raises for two pictures or more, and
+    catches the error by passing none on (see `DIFFERENCES.md`).
+    """
+
+    def collate(examples: list) -> dict:
+        batch = collator(examples)
+        return {name: tensor for name, tensor in batch.items() if not name.startswith(("pixel_", "image_"))}
+
+    return collate
 
 
 def last_complete(training: Path) -> Path | None:
@@ -237,8 +274,13 @@ def steps_for(policy: Policy, dataset: Dataset, config: SFTConfig, flops: float)
 
 
 def train(branch: Branch, save_every: int = 100) -> None:
-    """Continue with SFT for the branch's budget; see `Branch` for what it writes."""
-    steps = steps_for(branch.policy, branch.data, branch.config, branch.budget)
+    """Continue with SFT for what is left of the branch's budget; see `Branch` for what it writes.
+
+    Raises ValueError if pictures are to be dropped from data that has none.
+    """
+    if branch.config.pictures == "dropped" and "images" not in branch.data.column_names:
+        raise ValueError(f"pictures='dropped' needs demonstrations with pictures; {branch.task.label} has none.")
+    steps = steps_for(branch.policy, branch.data, branch.config, branch.budget - branch.compute.fork_flops)
     train_steps(branch, steps, save_every=save_every)
 
 
@@ -250,6 +292,7 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
     FloatingPointError at the first loss, gradient or weight that is not finite; the last checkpoint stays.
     """
     policy, config, compute = branch.policy, branch.config, branch.compute
+    before = compute.flops
     snapshots_at = {math.ceil(steps * (i + 1) / branch.checkpoints) for i in range(branch.checkpoints)}
     training = branch.folder / "training"
     dataset = branch.data
@@ -280,6 +323,7 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
         logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,  # which would log 0 in place of NaN
         report_to="none",
+        loss_type=config.loss,
         disable_tqdm=True,
         dataloader_pin_memory=False,
         dataset_num_proc=None,
@@ -294,13 +338,15 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
             processing_class=policy.processor if pictured else policy.tokenizer,
             callbacks=[_FiniteWeights(config), _Snapshots(policy, branch.folder, compute, snapshots_at)],
             config=config,
+            policy=policy,
+            reference=branch.reference,
         )
         trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in place of the bar
         trainer.train_to(steps, last_complete(training))
     compute.trained_tokens = int(trainer.state.num_input_tokens_seen)
-    per_step = (compute.flops - compute.init_flops) / steps
+    per_step = (compute.flops - before) / steps
     history = [
-        {"step": e["step"], "flops": compute.init_flops + per_step * e["step"], "loss": float(e["loss"])}
+        {"step": e["step"], "flops": before + per_step * e["step"], "loss": float(e["loss"])}
         for e in trainer.state.log_history
         if "loss" in e
     ]

@@ -5,6 +5,7 @@ SEEDS ?=
 TASKS ?=
 EXPERIMENTS ?=
 THREADS ?=
+ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env reproduce headline controls search smoke figures verify test lint play foundation model doctor clean
@@ -88,8 +89,8 @@ test: lint ## lint, unit tests, and every notebook at its smoke defaults
 lint: env ## ruff
 	@$(PY) -m ruff check .
 
-play: env ## play GeneralPoints yourself, alongside the models, in JupyterLab
-	@$(PY) -m jupyterlab notebooks/10_play.ipynb
+play: env ## play both tasks yourself, beside the models, in JupyterLab; ARGS="--no-browser --port 8899" goes to it
+	@exec $(PY) -m sftrl_lib.play $(ARGS)
 
 foundation: env ## retrain the shipped tiny foundation models (over an hour on two cores)
 	@$(PY) -m sftrl_lib.foundation.pretrain

@@ -12,6 +12,7 @@ from pathlib import Path
 # The installed package and the models that come with it.
 PACKAGE = Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "foundation" / "shipped"
+PLAYERS = PACKAGE / "evaluation" / "shipped"  # trained ones, to play against; see `evaluation.players`
 # The checkout, where the notebooks live.
 ROOT = PACKAGE.parent
 NOTEBOOKS = ROOT / "notebooks"

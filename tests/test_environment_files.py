@@ -1,5 +1,6 @@
 """pyproject.toml, requirements.lock and environment.yml describe one environment, and make builds it."""
 
+import json
 import os
 import re
 import shutil
@@ -66,6 +67,24 @@ def test_conda_environment_installs_the_lock():
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
     (pip,) = (item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
     assert pip == ["-r requirements.lock", "-e ."] and conda["channels"] == ["conda-forge"]
+
+
+def test_uv_installs_the_same_versions_from_the_same_index():
+    text = (paths.ROOT / "uv.lock").read_text(encoding="utf-8")
+    versions = {}
+    for package in tomllib.loads(text)["package"]:
+        versions.setdefault(package["name"], set()).add(package.get("version"))
+    assert {name: versions[name] for name in LOCKED} == {name: {version} for name, version in LOCKED.items()}
+    assert set(re.findall(r'registry = "([^"]*)"', text)) == {"https://pypi.org/simple"}
+
+
+def test_containers_run_a_python_that_is_declared():
+    for file in ("Dockerfile", ".devcontainer/Dockerfile"):
+        [image] = re.findall(r"^FROM (.*)$", (paths.ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        version = re.fullmatch(r"python:(\d+\.\d+)-slim-bookworm", image)[1]
+        assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+    settings = json.loads((paths.ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    assert (paths.ROOT / ".devcontainer" / settings["build"]["dockerfile"]).is_file()
 
 
 def test_versions_and_licences_agree():

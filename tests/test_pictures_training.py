@@ -443,8 +443,8 @@ def test_a_player_sees_the_picture(policy):
     observation, _ = GP_VL.training_env(2).reset(seed=1)
     other, _ = GP_VL.training_env(2).reset(seed=2)
     assert observation["messages"] == other["messages"]
-    said = [answer(policy, seen, temperature=0.0, max_new_tokens=MAX_NEW) for seen in (observation, other)]
+    said = [answer(policy, seen, temperature=0.0, max_new_tokens=MAX_NEW).text for seen in (observation, other)]
     assert said[0] != said[1]
     [episode] = rollout(policy, hand_environments([1]), [{"seed": 1}], 0.0, MAX_NEW, [0])
     assert episode.attempts[0].text == said[0]
-    assert isinstance(answer(policy, [{"role": "user", "content": "Hello"}]), str)
+    assert answer(policy, {"messages": [{"role": "user", "content": "Hello"}]}).tokens

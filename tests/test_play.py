@@ -1,19 +1,27 @@
-"""The GeneralPoints player: clicks and typing without a browser."""
+"""Both games without a browser: their states, and clicks and keys on their widgets."""
 
 import json
 import re
+import sys
 from base64 import b64decode
+from fractions import Fraction
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sftrl_lib.play import Game, PointsPlayer, cards_html
-from sftrl_lib.points import card_numbers, is_solvable
+from sftrl_lib import paths
+from sftrl_lib.evaluation.cast import Answer, Cast, Player, Token, as_cast
+from sftrl_lib.play import Game, NavigationPlayer, PointsPlayer, Walk, __main__, page
+from sftrl_lib.play.scores import YOU, Scores
+from sftrl_lib.points import card_numbers, is_solvable, solve
 from sftrl_lib.points.prompts import expert_response, response
+from sftrl_lib.points.rules import FACES
+from sftrl_lib.virl import expert_response as expert_step
 
 HAND = ["4", "3", "2", "K"]
+HOSTILE = "<img src=x onerror=alert(1)>&lt;\ud800\u202e\0"
 
 
 def game(**options):
@@ -36,6 +44,20 @@ def solver(messages):
     return expert_response(HAND, "4*3+2+10")
 
 
+def shown(widget):
+    """All text of a widget and of those inside it."""
+    own = [value for name in ("value", "description") if isinstance(value := getattr(widget, name, None), str)]
+    return own + [text for child in getattr(widget, "children", ()) for text in shown(child)]
+
+
+def picture_in(html):
+    source = re.search(r'src="data:image/png;base64,([^"]+)"', html)[1]
+    return np.asarray(Image.open(BytesIO(b64decode(source))).convert("RGB")).astype(int)
+
+
+# A hand
+
+
 def test_a_formula_is_wrapped_in_the_answer_format():
     state = game()
     assert json.loads(state.wrap('a"b')) == {"cards": HAND, "number": [4, 3, 2, 10], "formula": 'a"b'}
@@ -50,36 +72,31 @@ def test_same_seed_same_hands():
         first.new_hand(), second.new_hand()
 
 
-def test_another_rule_keeps_the_cards_where_it_can():
+def test_another_rule_keeps_the_cards_where_it_can_be_seen_on_them():
     state = Game(seed=0)
     for _ in range(30):
         before = list(state.cards)
         rule = "distinct" if state.rule.king == 10 else "ten"
         state.change(rule, 24)
-        kept = is_solvable(card_numbers(before, rule))
-        assert (state.cards == before) or not kept
+        can_stay = is_solvable(card_numbers(before, rule)) and (rule == "ten" or set(before) & set(FACES))
+        assert (state.cards == before) == bool(can_stay) or not can_stay
         assert state.numbers == list(card_numbers(state.cards, rule)) and is_solvable(state.numbers)
         state.new_hand()
 
 
-def test_clicking_through_a_won_game():
-    player = PointsPlayer(game=game())
-    assert "Attempts left: 5 of 5" in player.attempts.value and "counts as 10" in player.cards.value
-    play(player, "4*3+2-10")
-    assert "wrong value" in player.answer.value and "Attempts left: 4 of 5" in player.attempts.value
-    assert player.formula.value == ""
-    play(player, "4*3+2+10")
-    assert "correct" in player.answer.value and "Solved" in player.attempts.value
-    assert player.submit.disabled and player.formula.disabled
-    player.new_hand.click()
-    assert not player.submit.disabled and player.answer.value == "<ol></ol>"
+@pytest.mark.parametrize("rule", ["distinct", (5, 6, 7)])
+def test_every_hand_under_a_new_rule_shows_it(rule):
+    state = Game(rule, seed=1)
+    for _ in range(25):
+        assert set(state.cards) & set(FACES)
+        state.new_hand()
 
 
-def test_running_out_of_attempts():
-    player = PointsPlayer(game=game(max_attempts=2))
-    play(player, "4*3", "9**9**9", "4*3+2+10")
-    assert [turn.outcome for turn in player.game.history] == ["wrong_numbers", "illegal"]
-    assert "Attempts left: 0 of 2" in player.attempts.value and player.submit.disabled
+def test_a_change_that_changes_nothing_keeps_hand_and_attempts():
+    state = game()
+    state.submit("4+3+2+10")
+    state.change((10, 10, 10), 24, "any")
+    assert state.attempts_left == 4 and state.cards == HAND
 
 
 @pytest.mark.parametrize(
@@ -91,10 +108,156 @@ def test_signs_that_people_type_for_operators_are_understood(typed):
     assert state.submit(typed).outcome == "correct" and state.attempts_left == 4
 
 
-def test_an_empty_box_costs_no_attempt():
+@pytest.mark.parametrize("typed", ["", "  ", "9**9", "4*(3", "ten", "4*3+2+10)", "\0", "--4"])
+def test_what_is_no_formula_costs_no_attempt(typed):
+    state = game()
+    with pytest.raises(ValueError, match="formula"):
+        state.submit(typed)
+    assert state.attempts_left == 5 and not state.history
+
+
+@pytest.mark.parametrize(("formula", "verdict"), [
+    ("4*3+2+10", "= 24"),
+    ("4*3+10-2", "= 20, not 24"),
+    ("10/4-3-2", "= −5/2, not 24"),
+    ("10/(4-2*2)", "divides by zero, but not from 4, 3, 2, 10, each used once"),
+    ("2*(10-3)+4", "= 18, not 24"),
+    ("10+3", "= 13, but not from 4, 3, 2, 10, each used once"),
+])  # fmt: skip
+def test_a_verdict_says_what_the_formula_makes(formula, verdict):
+    assert game().submit(formula).verdict == verdict
+
+
+def test_a_hint_is_how_a_solution_begins():
+    """For every hand of a deal: doing the hinted step first leaves three numbers that still make 24."""
+    state = Game(seed=2)
+    signs = {"+": "__add__", "−": "__sub__", "×": "__mul__", "÷": "__truediv__"}
+    for _ in range(40):
+        count, a, sign, b = re.search(r"(one|\d+) solutions?;? .*? (\d+)(\D)(\d+)\.", state.hint()).groups()
+        assert (1 if count == "one" else int(count)) == len(state.solutions())
+        left = list(state.numbers)
+        left.remove(int(a)), left.remove(int(b))
+        result = getattr(Fraction(a), signs[sign])(Fraction(b))
+        assert makes([*map(Fraction, left), result], 24)
+        state.new_hand()
+
+
+def makes(numbers, target):
+    """Whether numbers make a target; brute force."""
+    if len(numbers) == 1:
+        return numbers[0] == target
+    for i, a in enumerate(numbers):
+        for j, b in enumerate(numbers):
+            if i != j:
+                rest = [n for k, n in enumerate(numbers) if k not in (i, j)]
+                if any(makes([*rest, r], target) for r in (a + b, a - b, a * b, *([a / b] if b else []))):
+                    return True
+    return False
+
+
+def test_three_kings_of_two_suits_are_dealt_anew():
+    state = Game(seed=0, target=23)
+    state.new_hand(["K", "K", "K", "7"])
+    state.change(state.rule, 23, "red")
+    assert state.cards != ["K", "K", "K", "7"] and state.suits == "red"
+    with pytest.raises(ValueError, match="suits='blue'"):
+        state.change(state.rule, 23, "blue")
+    assert state.suits == "red"
+
+
+def test_models_see_the_picture_that_is_shown():
+    state = Game(seed=0, modality="image")
+    seen = []
+
+    def say(observation, temperature, seed):
+        seen.append(observation["image"])
+        return Answer((Token(state.wrap("1")),))
+
+    list(state.watch(Player("RL", "", say)))
+    assert len(seen) == 5 and all(np.array_equal(image, seen[0]) for image in seen)
+    assert np.array_equal(state._env._observation_image(), seen[0])
+    assert "read the cards as none" in next(state.watch(as_player(lambda messages: "?"))).verdict
+
+
+# What a model read
+
+
+def as_player(function):
+    [player] = as_cast({"RL": function}).load(0)
+    return player
+
+
+def test_what_a_model_read_is_told_card_by_card():
+    state = game(max_attempts=1)
+    [turn] = state.watch(as_player(lambda messages: response(HAND, [4, 3, 2, 13], "4*3-2+13")))
+    assert [(r.card, r.number, r.right) for r in turn.read] == [("4", 4, True), ("3", 3, True), ("2", 2, True),
+                                                                ("K", 13, False)]  # fmt: skip
+    assert turn.verdict == "= 23, but not from 4, 3, 2, 10, each used once"
+
+
+@pytest.mark.parametrize("answer", ["", "{}", '{"cards": ["4"], "number": [1, 2]}', '{"number": [1]}', HOSTILE])
+def test_an_answer_without_a_list_of_numbers_has_read_nothing(answer):
+    assert next(game().watch(as_player(lambda messages: answer))).read == ()
+
+
+def test_how_sure_a_model_was_of_a_number_is_the_product_of_its_tokens():
+    tokens = [('{"cards": ["K", "A", "2", "3"], "number": [1', 0.5), ("3", 0.5), (", 1, ", 1.0), ("2", 0.25),
+              (', 3], "formula": "1"}', 1.0)]  # fmt: skip
+    spoken = Answer(tuple(Token(text, probability) for text, probability in tokens))
+    state = Game("distinct", seed=0, max_attempts=1)
+    state.new_hand(["K", "A", "2", "3"])
+    [turn] = state.watch(Player("RL", "", lambda *_: spoken))
+    assert [r.probability for r in turn.read] == [0.25, 1.0, 0.25, 1.0]
+    assert Answer((Token("ab"), Token("c", 0.5))).likelihood(1, 3) is None
+
+
+# The page of a hand
+
+
+def test_clicking_through_a_won_game():
     player = PointsPlayer(game=game())
-    play(player, "  ")
-    assert "Type a formula" in player.answer.value and player.game.attempts_left == 5
+    assert "<b>5</b> of 5" in player.attempts.value and player.numbers[3].description == "K = 10"
+    play(player, "4*3+2-10")
+    assert "= 4, not 24" in player.verdict.value and "<b>4</b> of 5" in player.attempts.value
+    assert player.formula.value == ""
+    play(player, "4*3+2+10")
+    assert "= 24" in player.verdict.value and "Solved with attempt 2" in player.verdict.value
+    assert player.submit.disabled and player.formula.disabled
+    player.new_hand.click()
+    assert not player.submit.disabled and player.history.value == ""
+
+
+def test_a_formula_is_clicked_together():
+    player = PointsPlayer(game=game())
+    plus, minus, times, over, opening, closing = player.operators
+    for button in (player.numbers[0], times, player.numbers[1], plus, player.numbers[2], plus):
+        button.click()
+    assert player.formula.value == "4×3+2+" and [b.disabled for b in player.numbers] == [True, True, True, False]
+    player.numbers[3].click()
+    player.back.click()
+    assert player.formula.value == "4×3+2+" and not player.numbers[3].disabled
+    player.numbers[3].click()
+    player.submit.click()
+    assert player.game.won and all(button.disabled for button in (*player.numbers, *player.operators, player.back))
+
+
+def test_a_number_that_is_there_twice_is_offered_twice():
+    player = PointsPlayer(game=game())
+    player.deal(["6", "6", "Q", "2"])
+    player.numbers[0].click()
+    assert [b.disabled for b in player.numbers] == [True, False, False, False]
+    player.formula.value = "6+6"
+    assert [b.disabled for b in player.numbers] == [True, True, False, False]
+
+
+def test_running_out_of_attempts_tells_a_solution():
+    player = PointsPlayer(game=game(max_attempts=2))
+    play(player, "4*3", "4*(", "4+3+2+10")
+    assert [turn.outcome for turn in player.game.history] == ["wrong_numbers", "wrong_value"]
+    assert "<b>0</b> of 2" in player.attempts.value and player.submit.disabled
+    assert page.plain(solve([4, 3, 2, 10])[0].translate(str.maketrans("*/-", "×÷−"))) in player.verdict.value
+    play(player, "4*3+2+10")
+    assert "over" in player.verdict.value and not player.game.won
 
 
 def test_the_enter_key_submits():
@@ -102,6 +265,12 @@ def test_the_enter_key_submits():
     player.formula.value = "4*3+2+10"
     player.formula._handle_custom_msg({"event": "submit"}, [])
     assert player.game.won
+
+
+def test_verdicts_are_read_out():
+    player = PointsPlayer(game=game())
+    play(player, "1")
+    assert 'role="alert" aria-live="polite"' in player.verdict.value
 
 
 def test_rule_switches():
@@ -117,97 +286,47 @@ def test_rule_switches():
     assert player.game.rule.values == (10, 10, 10) and player.custom.layout.display == "none"
 
 
+def test_own_values_that_are_the_rule_already_cost_nothing():
+    player = PointsPlayer(game=game())
+    play(player, "4+3+2+10")
+    player.rule.value = "custom"
+    assert player.game.attempts_left == 4 and player.game.cards == HAND and player.custom.layout.display == ""
+
+
 def test_target_switch_and_an_impossible_target():
     player = PointsPlayer(game=game())
     player.target.value = 10
     assert player.game.target == 10 and is_solvable(player.game.numbers, 10)
     before = list(player.game.cards)
+    said = []
+    player.verdict.observe(lambda change: said.append(change["new"]), names="value")
     player.rule.value, player.target.value = "ten", 983
-    assert "No solvable hand for target=983" in player.answer.value
+    assert "Looking for a hand that makes 983" in said[0] and "No solvable hand for target=983" in said[-1]
     assert (player.target.value, player.game.target, player.game.cards) == (10, 10, before)
 
 
 def test_solutions_are_shown_on_request():
     player = PointsPlayer(game=game())
-    assert player.solutions.value == ""
+    assert player.help.value == ""
     player.show_solutions.value = True
-    assert len(player.solutions.value.split("<br>")) == len(player.game.solutions()) > 3
-    assert "= 24" in player.solutions.value
+    assert player.help.value.count("= 24") == len(player.game.solutions()) == 5
     player.show_solutions.value = False
-    assert player.solutions.value == ""
-
-
-def test_models_answer_the_same_hand_attempt_by_attempt():
-    asked = []
-    player = PointsPlayer(
-        players={"RL": solver, "SFT": lambda messages: asked.append(len(messages)) or "no <b>idea</b>"},
-        game=game(max_attempts=3),
-    )
-    play(player, "4*3+2-10")
-    player.ask.click()
-    assert player.answers["RL"].value.count("<li>") == 2 and "correct" in player.answers["RL"].value
-    assert asked == [1, 3, 5]
-    assert player.answers["SFT"].value.count("illegal</b>") == 3
-    assert "no &lt;b&gt;idea" in player.answers["SFT"].value  # model text is never markup
-    assert player.game.attempts_left == 2 and not player.ask.disabled  # the person's game is untouched
+    assert player.help.value == ""
+    player.deal(["2", "3", "4", "6"])
+    player.show_solutions.value = True
+    more = len(player.game.solutions()) - 6
+    assert player.help.value.count("= 24") == 6 and f"and {more} more" in player.help.value and more > 0
+    player.hint.click()
+    assert "one begins with" in player.help.value
     player.new_hand.click()
-    assert "<li>" not in player.answers["RL"].value
-
-
-@pytest.mark.parametrize("broken", [lambda messages: 1 / 0, lambda messages: None, lambda messages: messages.clear()])
-def test_a_failing_model_is_shown_not_raised(broken):
-    player = PointsPlayer(players={"broken": broken, "RL": solver}, game=game())
-    player.ask.click()
-    assert "Error:" in player.answers["broken"].value
-    assert "correct" in player.answers["RL"].value and not player.ask.disabled
-
-
-def test_hostile_text_in_the_box_and_on_the_page():
-    player = PointsPlayer(game=game())
-    play(player, '<script>alert("x")</script>', '4*3+2+10"}', "\0")
-    assert "<script>" not in player.answer.value
-    assert [turn.outcome for turn in player.game.history] == ["illegal"] * 3
-
-
-HOSTILE = "<img src=x onerror=alert(1)>&lt;\ud800"
-
-
-def shown(widget):
-    """All text of a widget and of those inside it."""
-    own = [value for name in ("value", "description") if isinstance(value := getattr(widget, name, None), str)]
-    return own + [text for child in getattr(widget, "children", ()) for text in shown(child)]
-
-
-def raises(messages):
-    raise ValueError(HOSTILE)
-
-
-@pytest.mark.parametrize("answerer", [
-    lambda messages: HOSTILE,
-    lambda messages: json.dumps({"formula": HOSTILE}),
-    lambda messages: response([HOSTILE], [HOSTILE], HOSTILE),
-    raises,
-])  # fmt: skip
-def test_no_widget_shows_the_text_of_a_model_as_html(answerer):
-    player = PointsPlayer(players={HOSTILE: answerer}, game=game())
-    player.ask.click()
-    page = "".join(shown(player))
-    assert page.count("&lt;img src=x onerror=alert(1)&gt;&amp;lt;?") > 1  # the name and what was said
-    assert "<img src=x" not in page
-    page.encode()  # as it must be to reach a browser
-
-
-def picture_in(html):
-    source = re.search(r'src="data:image/png;base64,([^"]+)"', html)[1]
-    return np.asarray(Image.open(BytesIO(b64decode(source))).convert("RGB")).astype(int)
+    assert player.help.value == "" and not player.show_solutions.value
 
 
 def test_drawn_cards():
-    state = game()
-    drawn = cards_html(state.picture(), ["A", "10", "K", "K"], [1, 10, 13, 13])
-    assert drawn.count("counts as 13") == 2 and 'alt="Four cards: A, 10, K, K"' in drawn
-    assert abs(picture_in(drawn) - state.picture()).mean() < 2  # as drawn, but for the smaller palette
-    assert len(drawn) < 60_000
+    player = PointsPlayer(game=game())
+    assert 'alt="Four cards: 4, 3, 2, K; they count as 4, 3, 2, 10"' in player.cards.value
+    assert abs(picture_in(player.cards.value) - player.game.picture()).mean() < 2  # as drawn, but for the palette
+    assert len(player.cards.value) < 60_000
 
 
 def test_suits_switch_changes_the_picture_and_keeps_the_ranks():
@@ -215,15 +334,301 @@ def test_suits_switch_changes_the_picture_and_keeps_the_ranks():
     for suits, red in (("red", True), ("black", False)):
         player.suits.value = suits
         assert player.game.suits == suits and player.game.cards == HAND
-        shown = picture_in(player.cards.value)
-        assert ((shown[..., 0] - shown[..., 1:].max(axis=-1)) > 90).any() == red
+        drawn = picture_in(player.cards.value)
+        assert ((drawn[..., 0] - drawn[..., 1:].max(axis=-1)) > 90).any() == red
 
 
-def test_three_kings_of_two_suits_are_dealt_anew():
-    state = Game(seed=0, target=23)
-    state.new_hand(["K", "K", "K", "7"])
-    state.change(state.rule, 23, "red")
-    assert state.cards != ["K", "K", "K", "7"] and state.suits == "red"
-    with pytest.raises(ValueError, match="suits='blue'"):
-        state.change(state.rule, 23, "blue")
-    assert state.suits == "red"
+# The models beside it
+
+
+def test_models_answer_the_same_hand_attempt_by_attempt():
+    asked = []
+    player = PointsPlayer(
+        {"RL": solver, "SFT": lambda messages: asked.append(len(messages)) or "no <b>idea</b>"},
+        game=game(max_attempts=3),
+    )
+    play(player, "4*3+2-10")
+    player.models.ask.click()
+    columns = player.models.columns
+    assert columns["RL"].value.count('class="turn"') == 2 and "✓ = 24" in columns["RL"].value
+    assert asked == [1, 3, 5]
+    assert columns["SFT"].value.count("✗ no formula") == 3
+    assert "no &lt;b&gt;idea" in columns["SFT"].value  # model text is never markup
+    assert player.game.attempts_left == 2 and not player.models.ask.disabled  # the person's game is untouched
+    assert "<th>solved</th><th>J, Q, K = 10</th>" in player.score.value and "<td>1 of 1</td>" in player.score.value
+    assert player.scores.of("J, Q, K = 10", "RL") == (1, 1) and player.scores.of("J, Q, K = 10", YOU) == (0, 1)
+    player.new_hand.click()
+    assert 'class="turn"' not in columns["RL"].value
+
+
+def test_temperature_sampling_and_training_seed_reach_the_models():
+    asked = []
+
+    def cast_of(seed):
+        return [Player("RL", f"seed {seed}", lambda *given: asked.append((seed, *given[1:])) or Answer((Token("?"),)))]
+
+    player = PointsPlayer(Cast((3, 5), cast_of), game=game(max_attempts=2))
+    player.models.ask.click()
+    player.models.temperature.value = 0.0
+    player.models.seed.value = 5
+    player.models.ask.click()
+    player.models.ask.click()
+    assert [(seed, temperature) for seed, temperature, _ in asked] == [(3, 1.0)] * 2 + [(5, 0.0)] * 4
+    samplings = [sampling for *_, sampling in asked]
+    assert samplings[:2] == samplings[2:4] and len({*samplings[2:]}) == 4, "as before; each attempt and ask its own"
+    assert "seed 5" in player.models.columns["RL"].value
+
+
+@pytest.mark.parametrize("broken", [lambda messages: 1 / 0, lambda messages: None, lambda messages: messages.clear()])
+def test_a_failing_model_is_shown_not_raised(broken):
+    player = PointsPlayer({"broken": broken, "RL": solver}, game=game())
+    player.models.ask.click()
+    assert "Error:" in player.models.columns["broken"].value
+    assert "✓ = 24" in player.models.columns["RL"].value and not player.models.ask.disabled
+
+
+def test_notes_and_the_banner_of_toys_are_shown():
+    player = PointsPlayer(Cast((0,), lambda seed: [], toy=True, note="Not here: <RL>"))
+    assert "means nothing" in player.models.notice.value and "Not here: &lt;RL&gt;" in player.models.notice.value
+    assert PointsPlayer().models.layout.display == "none"
+
+
+def test_scores_count_a_question_once_for_each_player():
+    scores = Scores()
+    for solved in (False, True):
+        scores.record("ten", "RL", 1, solved)
+    scores.record("ten", "RL", 2, False)
+    scores.record("distinct", YOU, 2, True)
+    assert scores.of("ten", "RL") == (1, 2) and scores.of("distinct", YOU) == (1, 1) and scores.of("x", YOU) == (0, 0)
+    assert scores.players == [YOU, "RL"] and scores.rules == ["ten", "distinct"]
+    assert "<td>1 of 2</td>" in page.table(scores, "solved")
+
+
+# Hostile text
+
+
+def raises(messages):
+    raise ValueError(HOSTILE)
+
+
+HOSTILE_PLAYERS = [
+    lambda messages: HOSTILE,
+    lambda messages: json.dumps({"formula": HOSTILE}),
+    lambda messages: response([HOSTILE], [HOSTILE], HOSTILE),
+    lambda messages: json.dumps({"cards": [HOSTILE] * 4, "number": [1, 2, 3, 4], "formula": HOSTILE}),
+    lambda messages: json.dumps({"action": HOSTILE, "current observation": HOSTILE}),
+    lambda messages: HOSTILE * 50_000,
+    raises,
+]
+
+
+@pytest.mark.parametrize("answerer", HOSTILE_PLAYERS)
+@pytest.mark.parametrize("start", [
+    lambda players: PointsPlayer(players, game()),
+    lambda players: NavigationPlayer(players, Walk(seed=0)),
+])  # fmt: skip
+def test_no_widget_shows_the_text_of_a_model_as_html(start, answerer):
+    player = start({HOSTILE: answerer})
+    player.models.ask.click()
+    whole = "".join(shown(player)) + player.snapshot().data
+    assert whole.count("&lt;img src=x onerror=alert(1)&gt;&amp;lt;���") > 1  # the name and what was said
+    assert "<img src=x" not in whole and "\u202e" not in whole and "\0" not in whole
+    assert len(whole) < 1_000_000
+    whole.encode()  # as it must be to reach a browser
+
+
+def test_hostile_tokens_are_escaped_with_what_else_might_have_been_said():
+    html = page.said(Answer((Token('"><script>', 0.25, ((HOSTILE, 0.5),)), Token("\n", 1.0))))
+    assert "<script>" not in html and "<img" not in html and 'title="&quot;&gt;&lt;script&gt; 25%' in html
+    assert "rgba(230,120,0,0.56)" in html and html.count("style=") == 1, "what is sure has no shade"
+
+
+def test_hostile_text_in_the_box():
+    player = PointsPlayer(game=game())
+    play(player, '<script>alert("x")</script>', '4*3+2+10"}', "\0")
+    assert "<script>" not in "".join(shown(player)) and player.game.attempts_left == 5
+
+
+# A walk
+
+
+def test_a_walk_along_the_right_actions_arrives():
+    walk = Walk(seed=0)
+    assert walk.choices[0] == "forward()" and walk.choices[-1] == "stop()" and len(walk.choices) == 10
+    for position in range(walk.positions):
+        assert walk.position == position and walk.right_action in walk.choices and not walk.arrived
+        assert walk.act(walk.right_action).outcome == "correct"
+    assert walk.arrived and walk.over and not walk.stuck
+    with pytest.raises(ValueError, match="over"):
+        walk.act("forward()")
+
+
+def test_same_seed_same_walks():
+    first, second = Walk(seed=5), Walk(seed=5)
+    for _ in range(3):
+        assert (first.route, first.path, first.heading) == (second.route, second.path, second.heading)
+        first.new_route(), second.new_route()
+
+
+def test_attempts_run_out_and_the_expert_goes_on():
+    walk = Walk(seed=0)
+    wrong = next(action for action in walk.choices if action != walk.right_action)
+    assert walk.act(wrong).verdict == "not the right action here" and walk.attempts_left == 1
+    walk.act(wrong)
+    assert walk.stuck and walk.over and walk.position == 0
+    walk.go_on()
+    assert walk.position == 1 and not walk.over and walk.attempts_left == 2
+    while walk.position < walk.positions - 1:
+        walk.go_on()
+    with pytest.raises(ValueError, match="destination"):
+        walk.go_on()
+    assert walk.act("stop()").outcome == "correct" and walk.arrived
+
+
+def test_another_action_space_keeps_the_place():
+    walk = Walk(seed=0)
+    walk.act(walk.right_action), walk.act(walk.right_action)
+    before = walk.route, walk.position, walk.path, walk.heading
+    walk.change("relative", walk.routes)
+    assert (walk.route, walk.position, walk.path, walk.heading) == before
+    assert "turn_direction(left)" in walk.choices and "turn_direction(north)" not in walk.choices
+    assert walk.act("turn_direction(north)").verdict == "not among the actions offered"
+
+
+def test_another_city_and_an_unknown_route():
+    walk = Walk(seed=0)
+    walk.change("absolute", "mini")
+    assert walk.name.startswith("mini, route ")
+    before = walk.name
+    with pytest.raises(ValueError, match="route=999 is not known"):
+        walk.new_route(999)
+    assert walk.name == before and Walk("relative", route=7, seed=3).name == "nyc, route 7"
+
+
+def expert_of(walk):
+    """A player that knows the rail, and says on which prompts it was asked."""
+    seen = []
+
+    def say(observation, temperature, seed):
+        prompt = observation["messages"][0]["content"]
+        prompt = prompt if isinstance(prompt, str) else prompt[-1]["text"]
+        position = prompt.count("\nA_") - 1
+        seen.append((position, len(observation["messages"])))
+        point = walk._info["rail"].points[position]
+        return Answer((Token(expert_step(point.observation, point.instruction, point.action(walk.actions))),))
+
+    return Player("expert", "", say), seen
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_models_answer_at_the_same_position_or_walk_the_route(modality):
+    walk = Walk(seed=0, modality=modality)
+    walk.act(walk.right_action)
+    player, seen = expert_of(walk)
+    [step] = walk.watch(player)
+    assert seen == [(1, 1)] and step.position == 1 and step.outcome == "correct" and walk.position == 1
+    steps = list(walk.watch(player, to_the_end=True))
+    assert [step.position for step in steps] == list(range(walk.positions)) and steps[-1].verdict == "arrived"
+    lost = list(walk.watch(as_player(lambda messages: '{"action": "stop()"}')))
+    assert [(step.position, step.verdict) for step in lost] == [(1, "not the right action here")] * 2
+
+
+def test_the_map_holds_no_more_than_was_walked():
+    walk = Walk(seed=0)
+    marks = [sum(leg["landmark"] is not None for leg in walk.scene()["legs"])]
+    while not walk.arrived:
+        walk.act(walk.right_action)
+        marks.append(sum(leg["landmark"] is not None for leg in walk.scene()["legs"]))
+    assert marks[0] == 0 and marks == sorted(marks) and marks[-1] > 0
+
+
+# The page of a walk
+
+
+def test_walking_by_clicks():
+    player = NavigationPlayer(walk=Walk(seed=0))
+    walk = player.walk
+    assert set(player.buttons) == set(walk.choices) and len(player.rose.children) == len(walk.choices)
+    assert "north up: position 1 of" in player.map.value and "Street views: front, right, back" in player.views.value
+    first = player.map.value
+    wrong = next(action for action in walk.choices if action != walk.right_action)
+    player.buttons[wrong].click()
+    assert "✗ not the right action here" in player.verdict.value and "1 attempt left" in player.verdict.value
+    player.buttons[walk.right_action].click()
+    assert "✓ right" in player.verdict.value and walk.position == 1
+    assert (picture_in(player.map.value) != picture_in(first)).any()
+    while walk.position < walk.positions - 1:
+        walk.go_on()
+    player.buttons[walk.right_action].click()
+    assert "destination" in player.verdict.value and player.buttons["stop()"].disabled
+    assert player.scores.of("compass directions", YOU) == (1, 2), "the first one was wrong"
+    player.new_route.click()
+    assert walk.position == 0 and not player.buttons["stop()"].disabled
+
+
+def test_stuck_and_shown_the_way():
+    player = NavigationPlayer(walk=Walk(seed=0))
+    walk = player.walk
+    wrong = next(action for action in walk.choices if action != walk.right_action)
+    player.buttons[wrong].click(), player.buttons[wrong].click()
+    assert walk.stuck and walk.right_action in player.verdict.value and player.buttons["forward()"].disabled
+    player.hint.click()
+    assert player.help.value == page.plain(walk.hint())
+    player.go_on.click()
+    assert walk.position == 1 and "You are there now" in player.verdict.value and player.help.value == ""
+
+
+def test_switches_of_words_city_and_route():
+    player = NavigationPlayer(walk=Walk(seed=0))
+    player.actions.value = "relative"
+    assert set(player.buttons) == set(player.walk.choices) and "turn_direction(left)" in player.buttons
+    player.city.value = "mini"
+    assert player.walk.routes == "mini" and player.walk.actions == "relative"
+    player.route.value = 3
+    assert player.walk.route == 3
+    player.route.value = 500
+    assert "route=500 is not known" in player.verdict.value and player.route.value == 3
+
+
+def test_models_beside_a_walk():
+    walk = Walk(seed=0)
+    expert, _ = expert_of(walk)
+    player = NavigationPlayer(Cast((0,), lambda seed: [expert]), walk)
+    here, route = player.models.buttons
+    here.click()
+    assert "position 1" in player.models.columns["expert"].value
+    route.click()
+    assert player.scores.of("compass directions", "expert") == (walk.positions, walk.positions)
+    assert walk.position == 0, "the person's walk is untouched"
+    player.buttons[walk.right_action].click()
+    assert 'class="turn"' not in player.models.columns["expert"].value
+
+
+# make play
+
+
+def test_playing_is_done_on_copies(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    started = []
+    monkeypatch.setattr(__main__.os, "execv", lambda program, command: started.append((program, command)))
+    copy = tmp_path / "build" / "play" / "10_play_points.ipynb"
+    for _ in range(2):
+        __main__.main(["--no-browser"])
+        assert copy.read_bytes() == (paths.NOTEBOOKS / copy.name).read_bytes()
+        copy.write_text("changed")
+    [program, command] = started[-1]
+    assert program == sys.executable and command[3] == str(copy) and command[-1] == "--no-browser"
+    assert f"--ServerApp.root_dir={tmp_path}" in command
+
+
+@pytest.mark.parametrize(("user", "told"), [(0, True), (1000, False)])
+def test_root_needs_no_flag_of_his_own(user, told, monkeypatch, tmp_path):
+    monkeypatch.setattr(__main__.os, "geteuid", lambda: user)
+    assert ("--allow-root" in __main__.command(tmp_path, [])) == told
+
+
+def test_a_home_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "build").write_text("a file")
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    assert __main__.main([]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

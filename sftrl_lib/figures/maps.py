@@ -135,22 +135,8 @@ class _Ground:
 
 
 def _draw_map(axes: Axes, episode: dict, scene: dict, steps: list[Step]) -> None:
-    ground = _Ground(episode["path"])
-    path = ground.metres(episode["path"])
-    half = max(110.0, np.abs(path).max() + MARGIN)
-    axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[], facecolor=LAND)
-    axes.grid(False)
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=KERB)
-    street = 11.0 * 72 * SIZE / (2 * half)  # points: 11 m, kerb to kerb
-    _draw_streets(axes, ground.metres(scene["panoramas"]), half, street)
     color, reached = METHODS[episode["method"]].color, max(place for step in steps for place in step.rail)
-    axes.plot(*path[reached:].T, color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.8, zorder=3, label="not reached")
-    axes.plot(*path[: reached + 1].T, color=color, linewidth=4.5, alpha=0.9, zorder=4, solid_joinstyle="round",
-              solid_capstyle="round", label="walked")  # fmt: skip
-    _draw_arrows(axes, path[: reached + 1], color)
-    axes.plot(*path.T, linestyle="none", marker="o", markersize=3.6, markerfacecolor="white", markeredgecolor=color,
-              markeredgewidth=1.0, zorder=6, label="positions")  # fmt: skip
+    path = street_map(axes, episode["path"], scene, reached, color)
     for step in steps:
         if step.number:
             x, y = path[step.rail[0]]
@@ -159,8 +145,37 @@ def _draw_map(axes: Axes, episode: dict, scene: dict, steps: list[Step]) -> None
                       color="white", zorder=8,
                       bbox={"boxstyle": "circle,pad=0.22", "facecolor": color if clean else WRONG,
                             "edgecolor": "white", "linewidth": 1.2})  # fmt: skip
-    _draw_landmarks(axes, ground, path, scene["legs"], half)
+
+
+def street_map(
+    axes: Axes, route: list, scene: dict, reached: int, color: str, side: float = SIZE, ahead: bool = True
+) -> np.ndarray:
+    """Draw the streets around a route, the route and its landmarks; returns the route in metres, (points, 2).
+
+    route: latitude and longitude of every position. scene: see `Task.scene`. reached: index of the last position walked
+    to. side: of the map in inches. ahead: whether to draw what is beyond it.
+    """
+    ground = _Ground(route)
+    path = ground.metres(route)
+    half = max(110.0, np.abs(path).max() + MARGIN)
+    axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[], facecolor=LAND)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=KERB)
+    street = 11.0 * 72 * side / (2 * half)  # points: 11 m, kerb to kerb
+    _draw_streets(axes, ground.metres(scene["panoramas"]), half, street)
+    if ahead:
+        axes.plot(*path[reached:].T, color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.8, zorder=3,
+                  label="not reached")  # fmt: skip
+    axes.plot(*path[: reached + 1].T, color=color, linewidth=4.5, alpha=0.9, zorder=4, solid_joinstyle="round",
+              solid_capstyle="round", label="walked")  # fmt: skip
+    _draw_arrows(axes, path[: reached + 1], color)
+    shown = path if ahead else path[: reached + 1]
+    axes.plot(*shown.T, linestyle="none", marker="o", markersize=3.6, markerfacecolor="white", markeredgecolor=color,
+              markeredgewidth=1.0, zorder=6, label="positions")  # fmt: skip
+    _draw_landmarks(axes, ground, path, scene["legs"], half, side)
     _draw_scale(axes, path, half)
+    return path
 
 
 def _draw_streets(axes: Axes, panoramas: np.ndarray, half: float, width: float) -> None:
@@ -183,7 +198,7 @@ def _draw_arrows(axes: Axes, path: np.ndarray, color: str) -> None:
                                       "linewidth": 0, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
 
 
-def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, legs: list[dict], half: float) -> None:
+def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, legs: list, half: float, side: float) -> None:
     """Each landmark with its name, at the corner where it is visible on arrival at the crossing."""
     halo = [effects.withStroke(linewidth=3, foreground=LAND)]
     taken: list[tuple] = []
@@ -199,19 +214,21 @@ def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, legs: list[di
         look = {"marker": "*", "markersize": 17} if last else {"marker": "s", "markersize": 7}
         axes.plot(*place, color="#d98e00" if last else "#8c6d46", markeredgecolor="white", zorder=7,
                   label="destination" if last else "landmark", **look)  # fmt: skip
-        x, y, box = _room_for(name[:40], place, way, path, half, taken)
+        x, y, box = _room_for(name[:40], place, way, path, half, side, taken)
         taken.append(box)
         axes.text(x, y, name[:40], ha="center", va="center", fontsize=9.4, fontweight="bold", zorder=9,
                   path_effects=halo, parse_math=False, color="#a86f00" if last else "#6b5233")  # fmt: skip
 
 
-def _room_for(name: str, place: np.ndarray, way: np.ndarray, path: np.ndarray, half: float, taken: list) -> tuple:
+def _room_for(
+    name: str, place: np.ndarray, way: np.ndarray, path: np.ndarray, half: float, side: float, taken: list
+) -> tuple:
     """Where to write a name: (x, y, box) in metres, centred on (x, y), beside, above or below its marker.
 
     Preferred: inside the map, then clear of other names, then clear of the route, then beside the marker, then away
     from the crossing.
     """
-    unit = 2 * half / SIZE  # metres per inch
+    unit = 2 * half / side  # metres per inch
     wide, high = 0.041 * unit * len(name), 0.09 * unit  # half of the text's width and height
     samples = np.linspace(path[:-1], path[1:], 12).reshape(-1, 2)
     options = []

@@ -8,7 +8,7 @@ THREADS ?=
 ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce headline controls search smoke figures verify test lint play foundation model doctor clean
+.PHONY: help env reproduce headline controls search smoke figures verify test lint bench play foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -88,6 +88,10 @@ test: lint ## lint, unit tests, and every notebook at its smoke defaults
 
 lint: env ## ruff
 	@$(PY) -m ruff check .
+
+bench: env ## measure the speed beside the official pattern, HF and TRL, in minutes; SPEED.md has the options
+	@$(PY) -m sftrl_lib.bench --device "$(DEVICE)" --model "$(MODEL)" --task "$(TASK)" --dtype "$(DTYPE)" \
+		--threads "$(THREADS)" $(if $(QUICK),--quick)
 
 play: env ## play both tasks yourself, beside the models, in JupyterLab; ARGS="--no-browser --port 8899" goes to it
 	@exec $(PY) -m sftrl_lib.play $(ARGS)

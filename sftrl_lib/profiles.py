@@ -62,7 +62,7 @@ from .registry import Registry
 from .task import Task
 from .tasks import TASKS
 
-DTYPES = ("float32", "bfloat16", "float16", "mixed")  # mixed: float32 weights, multiplied in bfloat16
+DTYPES = ("float32", "bfloat16", "float16", "mixed")  # mixed: float32 weights, bfloat16 products in learning
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Profile:
     dtype: str = "float32"  # of the weights, one of `DTYPES`
     lora: LoRAConfig | None = None  # train adapters in place of all weights
     rollout_batch: int = 256  # episodes decoded side by side; what they answer does not depend on it
-    # How a gradient is computed, not which: what was made with other values is not made again.
+    # How a gradient is computed, not which (only rounding differs, as between devices), so no part of any identity:
     micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included; a GPU takes more
     gradient_checkpointing: bool = False  # keep a layer's input only and compute the rest twice: a third more work
 

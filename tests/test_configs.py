@@ -9,12 +9,13 @@ from tiny_models import tiny_profile, with_study
 
 from sftrl_lib import paths
 from sftrl_lib.configs import EvaluationConfig, LoRAConfig, PPOConfig, SFTConfig
-from sftrl_lib.experiments import MAIN, Arm, Experiment, parse_setting, setting_text
+from sftrl_lib.experiments import MAIN, Arm, Experiment, foundations, parse_setting, setting_text
+from sftrl_lib.foundation.pretrain import FOUNDATIONS
 from sftrl_lib.jobs import jobs
 from sftrl_lib.methods import METHODS, Method
 from sftrl_lib.profiles import LAPTOP, SMOKE, get_profile
 from sftrl_lib.registry import Registry
-from sftrl_lib.runs import Run
+from sftrl_lib.runs import Run, main_run
 from sftrl_lib.training.data import read_dataset
 from sftrl_lib.training.fork import train
 
@@ -160,6 +161,24 @@ def test_a_setting_reaches_the_configuration_or_the_study():
     wrong = with_study(profile, experiments=(Experiment("steps", "none", (Arm("rl", ({"atempts": 3},)),)),))
     with pytest.raises(ValueError, match="'atempts', which is no field of"):
         Run(wrong, "gp-l", "rl", "steps", "atempts=3")
+
+
+def test_the_main_comparison_runs_again_from_a_further_foundation_model():
+    """Its runs have an Init and a name of their own; until the model is shipped, the profile leaves them out."""
+    study = replace(LAPTOP.study("gp-l"), experiments=(MAIN, foundations("gp-l-1")))
+    profile = replace(LAPTOP, name="mine", studies=(study,))
+    run = Run(profile, "gp-l", "rl", "foundations", "foundation=gp-l-1", 100)
+    assert run.study.foundation == "gp-l-1" and run.experiment.paper_end
+    assert run.name == "gp-l-rl-foundations-foundationgp-l-1-s100"
+    assert run.init.name == "gp-l-init-foundations-foundationgp-l-1-s100" and main_run(run) is None
+    assert run.init.identity["start"] != Run(profile, "gp-l", "init", seed=100).identity["start"]
+    arms = [e.arms[0] for study in LAPTOP.studies for e in study.experiments if e.name == "foundations"]
+    assert all(paths.shipped(setting["foundation"]) for arm in arms for setting in arm.settings)
+
+
+def test_a_further_foundation_model_differs_by_its_seed_alone():
+    for name in ("gp-l", "virl-l"):
+        assert replace(FOUNDATIONS[f"{name}-1"], seed=0) == FOUNDATIONS[name]
 
 
 def test_registries_name_what_they_have():

@@ -55,6 +55,8 @@ def test_many_chunks_are_the_whole(policy, tokens, monkeypatch):
     in_chunks(tokens, monkeypatch, policy)
     for a, b in zip(expected, with_gradients(logprobs_and_entropies, policy, *given, True), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-6 * a.abs().max().item())
+    with torch.no_grad():  # as for Init, in a KL penalty
+        torch.testing.assert_close(logprobs_and_entropies(policy, *given)[0], expected[0])
 
 
 class DoublePolicy(Policy):

@@ -169,8 +169,11 @@ def test_the_figure_shows_every_setting_and_rings_the_chosen(home):
 
 @pytest.mark.skipif(not selection.selected_path("search").is_file(), reason="no search has been committed yet")
 def test_the_laptop_profile_has_the_numbers_that_were_chosen():
+    """Rates, ratio and Init's steps; a budget may stay below what was chosen (PROTOCOL.md)."""
     record = json.loads(selection.selected_path("search").read_text(encoding="utf-8"))
     for study, one in ((s, one) for s in LAPTOP.studies for one in record.get(s.task.label, {"chosen": []})["chosen"]):
+        if one["experiment"] == "search_budget":
+            continue
         method = {"both": "sft"}.get(one["method"], one["method"])
         run = Run(PROFILE, study.task.key, method, one["experiment"], one["setting"])
         for name, value in run.overrides.items():

@@ -9,6 +9,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_models import tiny_profile, with_study
 
 from sftrl_lib import paths, tables
@@ -230,6 +232,29 @@ def test_demonstrations_are_made_again_when_there_are_to_be_more(profile, study,
     more = with_study(profile, sft=replace(study.sft, examples=70))
     for made in (profile, more, profile):
         assert len(fork.demonstrations(made, made.study("gp-l"))) == made.study("gp-l").sft.examples
+
+
+def test_a_profile_says_how_gradients_are_computed(profile, tmp_path, monkeypatch):
+    """In both branches: activation checkpointing gives the same bytes, bfloat16 products other float32 weights."""
+    small, ends, loaded, original = with_study(profile, fork_flops=1e8), [], [], fork._load
+
+    def watched(*args, **kwargs):
+        loaded.append(original(*args, **kwargs))
+        return loaded[-1]
+
+    monkeypatch.setattr(fork, "_load", watched)
+    for change in ({}, {"gradient_checkpointing": True}, {"dtype": "mixed"}):
+        loaded.clear()
+        monkeypatch.setattr(paths, "HOME", tmp_path / str(len(ends)))
+        runs = [run_of(replace(small, **change), method) for method in ("sft", "rl")]
+        ends.append([load_file(fork.train(run)[-1].folder / "model.safetensors") for run in runs])
+        states = {(policy.decoder.layers[0].gradient_checkpointing, policy.mixed) for policy in loaded}
+        assert states == {("gradient_checkpointing" in change, "dtype" in change)}, "after training as well"
+    for plain, recomputed, mixed in zip(*ends, strict=True):
+        assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
+        assert {weight.dtype for weight in mixed.values()} == {torch.float32}
+        moved = max((plain[name] - mixed[name]).abs().max().item() for name in plain)
+        assert 0 < moved < 0.1
 
 
 # Compute

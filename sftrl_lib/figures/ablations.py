@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from .. import published
 from ..claims import statistics
 from ..methods import METHODS
-from ..tables import ends, select, settings_of
+from ..tables import along, ends, select, settings_of
 from ..task import SPLITS
 from ..tasks import labelled
 from .curves import checkpoints, main_rows
@@ -92,7 +92,7 @@ def _growth(rows: pd.DataFrame, init: pd.DataFrame, split: str) -> statistics.Es
 
 def _path(rows: pd.DataFrame, init: pd.DataFrame) -> list[tuple[float, float]]:
     """Mean (OOD, ID) growth at every checkpoint in points, starting with (0, 0) for Init."""
-    path = [(0.0, 0.0)]
+    path, rows, init = [(0.0, 0.0)], along(rows), along(init)
     for _, step in rows.groupby(checkpoints(rows)):
         growth = [_growth(step, init, split) for split in ("rule_ood", "id")]
         if all(growth):

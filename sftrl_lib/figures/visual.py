@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from .. import published
 from ..claims import statistics
 from ..methods import METHODS
-from ..tables import ends, select
+from ..tables import along, ends, select
 from ..task import SPLITS
 from ..tasks import labelled
 from .bars import bar_group
@@ -137,7 +137,7 @@ def _draw_checkpoints(axes: Axes, rows: pd.DataFrame, ood: str) -> list[dict]:
     """Every checkpoint's mean over seeds, ID and OOD joined by a line. Returns the JSON records."""
     series = []
     for method in methods_in(rows):
-        mine = select(rows, method=method)
+        mine = along(select(rows, method=method))
         numbers = checkpoints(mine)
         tints = shades(METHODS[method].color, 2 * int(numbers.max()) - 1)[: int(numbers.max())]
         for tint, (_, checkpoint) in zip(tints, mine.groupby(numbers), strict=True):

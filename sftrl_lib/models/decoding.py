@@ -81,18 +81,17 @@ class Decoding:
         """Hidden states of tokens at `positions`, both (rows, tokens)."""
         decoder = self.policy.decoder
         text = getattr(decoder, "language_model", decoder)
-        with self.policy.precision():
-            if pictures is None and llama.is_llama(text):
-                return llama.forward(text, ids, positions, mask, self.cache)
-            distance = positions[:, :, None] - torch.arange(mask.shape[-1], device=mask.device)
-            return decoder(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=masks_of_layers(text.config, mask.to(self.policy.model.dtype), distance),
-                past_key_values=self.cache,
-                use_cache=True,
-                **(pictures or {}),
-            ).last_hidden_state
+        if pictures is None and llama.is_llama(text):
+            return llama.forward(text, ids, positions, mask, self.cache)
+        distance = positions[:, :, None] - torch.arange(mask.shape[-1], device=mask.device)
+        return decoder(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=masks_of_layers(text.config, mask.to(self.policy.model.dtype), distance),
+            past_key_values=self.cache,
+            use_cache=True,
+            **(pictures or {}),
+        ).last_hidden_state
 
     def answer(
         self, hidden: torch.Tensor, temperature: float, draws: torch.Tensor

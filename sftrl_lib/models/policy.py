@@ -94,10 +94,10 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
     value_head: ValueHead | None = None
     processor: ProcessorMixin | None = None
-    mixed: bool = False  # the decoder multiplies in bfloat16, whatever the weights are
+    mixed: bool = False  # learn with bfloat16 products of float32 weights
 
     def precision(self) -> torch.autocast:
-        """The context in which the decoder runs. The head, the critic and every loss stay outside, in float32."""
+        """The context in which the decoder learns. The head, the critic and every loss stay outside, in float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property
@@ -196,9 +196,9 @@ def load_policy(
     """Load a causal language model, or a vision-language model with its processor, by shipped name, folder or hub name.
 
     A folder of adapters is loaded with its base model; `lora` adds new adapters to a model that has none. `dtype` is
-    torch's name of the weights' type, or "mixed": float32, multiplied in bfloat16. Code that comes with a model is
-    never run. Raises CheckpointError if the model is missing, damaged or incomplete, if its
-    architecture is not supported, or if its chat template is not fit to train with (see `chat_template`).
+    torch's name of the weights' type, or "mixed": float32, learning with bfloat16 products. Code that comes with a
+    model is never run. Raises CheckpointError if the model is missing, damaged or incomplete, if its architecture is
+    not supported, or if its chat template is not fit to train with (see `chat_template`).
     """
     source = model_folder(str(name))
     base, device = base_model(source), pick_device(device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from .profiles import Profile, Study
 from .runs import Run, data_identity, runs_of_arm, test_settings, training_runs
 
 RESULTS = "07_results"  # the job that comes after all runs
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _STAMP = "sftrl"  # in the metadata of an executed notebook: what it was made with
 
 
@@ -214,7 +216,8 @@ def identity_path(profile: str, job: str) -> Path:
 def identity(job: Job) -> str:
     """What a job depends on besides other jobs, as JSON; while it is the same, the job is not repeated."""
     notebook = json.loads((paths.NOTEBOOKS / job.notebook).read_text(encoding="utf-8"))
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    cells = ["".join(cell["source"]).strip() for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in cells if cell]  # JupyterLab adds an empty one at the end
     content = {"parameters": job.parameters, "depends": job.depends, "code cells": fingerprint.digest(cells)}
     return json.dumps(fingerprint.plain(content), indent=1, sort_keys=True)
 
@@ -225,9 +228,18 @@ def keep(finished: Path, made_with: str, executed: Path) -> None:
     Raises OSError.
     """
     notebook = json.loads(finished.read_bytes())
+    for cell in notebook["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if not _is_bar(output)]
     stamp = {"identity": fingerprint.digest(made_with), "cells": _cells_run(notebook), "finished": time.time_ns()}
     notebook["metadata"][_STAMP] = stamp
     write_atomically(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+def _is_bar(output: dict) -> bool:
+    """Whether an output is a progress bar, which is closed when a notebook has been executed, and left empty."""
+    data = output.get("data", {})
+    return _WIDGET in data and bool(re.search(r"\d+%\|", "".join(data.get("text/plain", ""))))
 
 
 def _cells_run(notebook: dict) -> int:

@@ -174,9 +174,12 @@ def _command(options: argparse.Namespace) -> int:
     elif options.command == "report":
         print(report(profile.name))
     elif options.command == "figures":
+        from . import provenance
         from .figures.draw import draw_all
 
         draw_all(profile.name)
+        if provenance.manifest_path(profile.name).is_file():
+            provenance.drawn(profile.name)
     return 0
 
 

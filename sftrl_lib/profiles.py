@@ -115,6 +115,7 @@ class Profile:
     # How a gradient is computed, not which (only rounding differs, as between devices), so no part of any identity:
     micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included; a GPU takes more
     gradient_checkpointing: bool = False  # keep a layer's input only and compute the rest twice: a third more work
+    toy: bool = False  # too small for its numbers to mean anything, which figures and notebooks then say
 
     def __post_init__(self) -> None:
         check(self, "name", bool(re.fullmatch(r"[a-z][a-z0-9_]*", str(self.name))), "a lower-case name")
@@ -274,6 +275,7 @@ SMOKE = Profile(
         ),
     ),
     device="cpu",
+    toy=True,
 )
 
 # GP-L alone (`make headline`), meant to take a quarter of an hour on two cores.

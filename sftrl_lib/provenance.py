@@ -2,6 +2,7 @@
 
     profile  its name
     made     the origin of tables, claims and figures (see `origin`)
+    drawn    that of the figures, if they were drawn again later from the same tables
     files    path from the repository's root -> sha256, bytes; "older": it was there before the tables were written
     runs     run -> seed, seconds, memory, identity and the run's own origin; what nobody recorded is "unknown"
 
@@ -107,6 +108,19 @@ def write(profile: str) -> Path:
     return write_atomically(manifest_path(profile), json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
+def drawn(profile: str) -> Path:
+    """After `make figures`: the manifest with the figures and pictures as they are now; the rest of it stays.
+
+    Raises ProvenanceError if there is no manifest.
+    """
+    manifest, now = read(profile), files(profile)
+    parts = (f"figures/{profile}/", f"results/{profile}/pictures/")
+    kept = {name: entry for name, entry in manifest["files"].items() if not name.startswith(parts)}
+    manifest["files"] = kept | {name: entry for name, entry in now.items() if name.startswith(parts)}
+    manifest["drawn"] = origin()
+    return write_atomically(manifest_path(profile), json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
 def files(profile: str) -> dict[str, dict[str, Any]]:
     """Every file in results and figures, and every checkpoint, as the manifest has them."""
     table, found = paths.results(profile) / "metrics.csv", {}
@@ -167,7 +181,7 @@ def read(profile: str) -> dict[str, Any]:
         raise ProvenanceError(f"There is no {shown}; notebook 07_results writes it (make reproduce PROFILE={profile}).")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        entries = [manifest["made"], *manifest["files"].values(), *manifest["runs"].values()]
+        entries = [manifest["made"], manifest.get("drawn", {}), *manifest["files"].values(), *manifest["runs"].values()]
         if manifest["profile"] != profile or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError("it is of another profile or form")
         if not all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in manifest["files"].values()):
@@ -212,7 +226,11 @@ def check(profile: str) -> int:
     listed, bad = manifest["files"], {finding.path for finding in findings}
     own = [name for name in listed if not _is_checkpoint(name)]
     here = sum((paths.HOME / name).is_file() for name in listed.keys() - set(own))
-    made: dict[str, list[str]] = {_by(manifest["made"]): ["tables, claims and figures"]}
+    later = manifest.get("drawn")
+    what = "tables and claims" if later else "tables, claims and figures"
+    made: dict[str, list[str]] = {_by(manifest["made"]): [what]}
+    if later:
+        made.setdefault(_by(later), []).append("figures")
     for name, run in sorted(manifest["runs"].items()):
         made.setdefault(_by(run), []).append(name)
     lines = [f"{finding.problem:9}  {finding.path}: {PROBLEMS[finding.problem]}." for finding in findings]

@@ -31,8 +31,8 @@ VARIANTS = {  # the claims are about these, even if the tables hold other tasks
 }
 
 # The task variant of each figure that shows a single one. Fig. 4 shows either V-IRL-L or V-IRL-VL.
-FIGURE_OF = {1: "V-IRL-L", 8: "GP-VL", 9: "GP-L", 10: "GP-L", 15: "GP-L", 16: "GP-VL", 17: "GP-VL", 18: "V-IRL-VL",
-             19: "V-IRL-VL", 20: "GP-L", 21: "V-IRL-L", "sensitivity": "GP-L"}  # fmt: skip
+FIGURE_OF = {1: "V-IRL-L", 2: "GP-L", 8: "GP-VL", 9: "GP-L", 10: "GP-L", 15: "GP-L", 16: "GP-VL", 17: "GP-VL",
+             18: "V-IRL-VL", 19: "V-IRL-VL", 20: "GP-L", 21: "V-IRL-L", "sensitivity": "GP-L"}  # fmt: skip
 
 # Fig. 1: V-IRL-L, whole-route success over training compute (1e9 GFLOPs, percent). Digitised.
 FIG01 = {
@@ -73,6 +73,24 @@ FIG01 = {
         ],
         "id": [(0.07, 59), (0.10, 84), (0.28, 89), (0.75, 94), (1.12, 98), (1.69, 100), (2.48, 95)],
     },
+}
+
+# Fig. 2: the cartoon of sequential revision. Its rewards are neither those of the text nor those of the code.
+FIG02 = {
+    "provenance": "printed",
+    "cards": ["5", "4", "10", "7"],
+    "attempts": [
+        {"formula": "10+7+4+5", "verdict": "wrong value", "reward": -1},
+        {"formula": "(7-4)*10-6", "verdict": "a number that is on no card", "reward": -5},
+        {"formula": "(7-5)*10+4", "verdict": "correct", "reward": 10},
+    ],
+    "rewards_in_the_text": {"correct": 5, "wrong_value": -1, "wrong_numbers": -2, "illegal": -3, "misread": -1.5},
+}
+
+# Fig. 3: how the prompt is updated. Printed.
+FIG03 = {
+    "provenance": "printed",
+    "update": "v_in_t = concat(v_in_0, [v_out_k, v_ver_k] for k = 0 .. t-1)",
 }
 
 # Fig. 4: the route it shows. Printed.

@@ -41,7 +41,8 @@ def observation(prompt: str) -> str:
 def best_example(transcripts: list[Episode], task: Task) -> tuple[Episode, list[Turn]] | None:
     """The exchange of a task that is shown as an example; None if there is none.
 
-    Preferred, in this order: solved; after an error; under the new rule; in navigation at a turn; by RL; few attempts.
+    Preferred, in this order: solved; answers without stray characters; by RL; after an error; under the new rule; in
+    navigation at a turn; few attempts.
     """
     found = min(_examples(transcripts, task), key=lambda item: item[0], default=None)
     return found and found[1:]
@@ -53,9 +54,36 @@ def _examples(transcripts: list[Episode], task: Task) -> Iterator[tuple[tuple, E
         for place, turns in enumerate(exchanges(episode)):
             solved = turns[-1].get("outcome") == "correct"
             straight = not str(turns[0].get("expert_action", "turn")).startswith("turn")
-            rank = (not solved, len(turns) == 1, episode["split"] != "rule_ood", straight,
-                    SHOWN.index(episode["method"]), len(turns), place == 0, place, number)  # fmt: skip
+            rank = (not solved, not _tidy(turns), SHOWN.index(episode["method"]), len(turns) == 1,
+                    episode["split"] != "rule_ood", straight, len(turns), place == 0, place, number)  # fmt: skip
             yield rank, episode, turns
+
+
+def _tidy(turns: list[Turn]) -> bool:
+    """Whether every answer is one object in braces with three fields, of characters that can be printed."""
+    answers = [str(turn.get("output", "")).strip() for turn in turns]
+    return all(
+        said.startswith("{")
+        and said.endswith("}")
+        and said.count("{") == 1
+        and said.count('":') == 3
+        and "\N{REPLACEMENT CHARACTER}" not in said
+        for said in answers
+    )
+
+
+def best_revision(transcripts: list[Episode], task: Task) -> tuple[Episode, list[Turn]] | None:
+    """The exchange in which RL corrects itself that shows most: solved, after the most kinds of error, in few attempts.
+
+    None if RL corrected itself in none.
+    """
+    ranked = []
+    for _, episode, turns in _examples(transcripts, task):
+        if episode["method"] == "rl" and len(turns) > 1 and turns[-1].get("outcome") == "correct":
+            kinds = len({turn.get("outcome") for turn in turns})
+            rank = (not _tidy(turns), -kinds, len(turns), episode["split"] != "rule_ood")
+            ranked.append((rank, episode, turns))
+    return min(ranked, key=lambda item: item[0], default=(None,))[1:] or None
 
 
 def main_episodes(transcripts: list[Episode], name: str, modality: str = "") -> Iterator[tuple[int, Episode]]:
@@ -67,9 +95,12 @@ def main_episodes(transcripts: list[Episode], name: str, modality: str = "") -> 
             yield number, episode
 
 
-def picture_name(episode: Mapping[str, Any], turn: Mapping[str, Any] | None = None) -> str:
-    """Name, without extension, of the file with an episode's map or, given a turn, with that turn's picture."""
+def picture_name(episode: Mapping[str, Any], turn: Mapping[str, Any] | None = None, seen: bool = False) -> str:
+    """Name, without extension, of the file with an episode's map or, given a turn, with that turn's picture.
+
+    seen: the picture as the model saw it, in its few pixels.
+    """
     kind = "-".join(str(episode[key]) for key in ("task", "modality", "method", "experiment", "setting"))
     where = f"s{episode['seed']}-step{episode['step']}-{episode['split']}-{episode['episode']}"
     position = "" if turn is None else f"-{turn.get('position', 0)}"
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{kind}-{where}{position}")
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{kind}-{where}{position}{'-seen' if seen else ''}")

@@ -142,6 +142,7 @@ def everything(seeds=(0, 1, 2)):
                 where = ("rl", "attempts", f"attempts={attempts}", seed, step, share)
                 add(*where, "rule_ood", 0.05 + gain * share**0.5)
                 add(*where, "id", 0.10 + 2.2 * gain * share**0.5)
+                add(*where, "id", 0.05 if attempts == 1 else 0.97, metric="format")
         add("init", "main", "sampled", seed, 0, 0, "id", 0.99, 1000, "format")
     for seed in seeds[:2]:
         for setting in ("lr=0.0001", "lr=0.0002", "lr=0.0005"):
@@ -149,6 +150,7 @@ def everything(seeds=(0, 1, 2)):
                 where = ("rl_no_init", "no_init", setting, seed, step, step / 40)
                 for metric in ("success", "format"):
                     add(*where, "id", -1.0, metric=metric)
+                add(*where, "rule_ood", 0.1)
         for split in ("id", "heldout", "rule_ood"):
             for number, lr in enumerate(("0.0001", "0.0003", "0.001")):
                 add("sft", "search", f"lr={lr}", seed, 80, 1, split, 0.4 + 0.05 * number)
@@ -190,7 +192,9 @@ def image_tasks(seeds=(0, 1, 2), steps=5):
                 add("GP-VL", "rl", "rl_tuning", f"lr={lr}", seed, share, "id", 0.24 + gain * share**0.5)
             for lr, rate in (("0.0001", 0.004), ("0.0003", 0.006)):
                 add("V-IRL-VL", "rl", "overfitted", f"lr={lr}", seed, share, "rule_ood", rate)
+                add("V-IRL-VL", "rl", "overfitted", f"lr={lr}", seed, share, "id", 0.80 + 10 * rate)
         add("V-IRL-VL", "sft", "overfitted", "", seed, 0, "rule_ood", 0.004, step=800)
+        add("V-IRL-VL", "sft", "overfitted", "", seed, 0, "id", 0.80, step=800)
     main = main_table(("GP-VL", "V-IRL-VL"), seeds, steps)
     return validate(pd.concat([main, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True))
 

@@ -6,13 +6,15 @@ from synthetic_tables import example_transcripts, illustrated, points_transcript
 from test_figures import line, texts
 
 from sftrl_lib import paths, tables
-from sftrl_lib.evaluation.illustrations import illustrate
+from sftrl_lib.evaluation.episodes import resets
+from sftrl_lib.evaluation.illustrations import illustrate, seen_picture
 from sftrl_lib.figures import draw, failures, page
 from sftrl_lib.figures.style import NothingToDraw, Tables
 from sftrl_lib.points.cards import draw_hand
-from sftrl_lib.virl import load_city
+from sftrl_lib.points.task import GP_VL
+from sftrl_lib.virl import expert_response, load_city
 from sftrl_lib.virl.street_views import open_street_views
-from sftrl_lib.virl.task import VIRL_L
+from sftrl_lib.virl.task import VIRL_L, VIRL_VL
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawn(data):
-    return {number: draw.FIGURES[number](data) for number in (4, 11, 12, 13, 14, 21)}
+    return {number: draw.FIGURES[number](data) for number in (2, 3, 4, 11, 12, 13, 14, 21)}
 
 
 def page_text(drawing):
@@ -54,6 +56,64 @@ def test_examples_show_the_picture_that_the_question_was_about(drawn):
     assert not drawn[12].figure.axes[0].images and not drawn[14].figure.axes[0].images
 
 
+def test_a_hand_is_also_shown_as_the_model_saw_it(tmp_path):
+    """In the environment's own pixels; not if the environment deals other cards today than the transcript has."""
+    dealt = resets(GP_VL, "rule_ood", 5, 3)[2]
+    env = GP_VL.make_env(GP_VL.split("rule_ood"), max_attempts=2)
+    observation, info = env.reset(**dealt)
+    turn = {"prompt": "24?", "output": "?", "outcome": "illegal", "reward": -3.0}
+    key = {"task": "general_points", "modality": "image", "method": "rl", "experiment": "main", "setting": "sampled",
+           "seed": 5, "step": 40, "split": "rule_ood", "episode": 2}  # fmt: skip
+    episode = key | {"cards": info["cards"], "numbers": info["numbers"], "suits": info["suits"], "turns": [turn]}
+    for record, count in ((episode, 2), (episode | {"seed": 6}, 1)):
+        folder = illustrated(tmp_path / str(count), [record])
+        images = draw.FIGURES[11](Tables("laptop", None, [record], folder)).figure.axes[0].images
+        assert len(images) == count
+        if count == 2:
+            assert np.array_equal(images[1].get_array(), observation["image"])
+
+
+def test_street_views_are_also_shown_as_the_model_saw_them():
+    """The environment is taken through the answers, the wrong one as well, to the position that is asked about."""
+    [dealt] = resets(VIRL_VL, "id", 0, 1)
+    env = VIRL_VL.make_env(VIRL_VL.split("id"), max_attempts=2)
+    observation, info = env.reset(**dealt)
+    episode = route_transcript("id", route=info["route"], modality="image")
+    rail, turns = info["rail"], []
+    for said in ("?", rail.points[0].absolute, rail.points[1].absolute):
+        point = rail.points[info["position"]]
+        output = expert_response(point.observation, point.instruction, said)
+        turns.append({"output": output, "position": info["position"]})
+        observation, *_, info = env.step(output)
+        turns[-1]["outcome"] = info["outcome"]
+    asked = {"output": "", "position": info["position"]}
+    path = [list(point.geocode) for point in rail.points]
+    episode |= {"path": path, "seed": 0, "episode": 0, "turns": [*turns, asked]}
+    assert np.array_equal(np.asarray(seen_picture(VIRL_VL, episode, asked)), observation["image"])
+    turns[0]["outcome"] = "correct"  # which today's verifier does not say
+    assert seen_picture(VIRL_VL, episode, asked) is None
+
+
+def test_a_revision_has_the_real_rewards_beside_the_cartoons(drawn):
+    text = page_text(drawn[2])
+    order = ("A conversation with RL", "(12+7)+8-2=24", "12*(8-7+1)=24", "The paper's cartoon")
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    for said in ("−2", "+5", "10+7+4+5", "−5", "+10", "as in the paper's text: correct +5"):
+        assert said in text
+    failed = points_transcript() | {"turns": points_transcript()["turns"][:1]}
+    with pytest.raises(NothingToDraw, match="an error and its correction"):
+        draw.FIGURES[2](Tables("laptop", None, [failed]))
+
+
+def test_the_prompt_grows_by_answers_and_verdicts(drawn):
+    text = page_text(drawn[3])
+    parts = ("v_in 0: the task", "v_out 0", "v_ver 0: the verifier, added to v_in 1", "v_out 1", "v_ver 1: the ")
+    for column in text.split("V-IRL-L: street navigation")[0], text.split("V-IRL-L: street navigation")[1]:
+        places = [column.index(part) for part in parts]
+        assert places == sorted(places)
+    assert "a right action: a fresh v_in 0" in text and "A_3:" in text
+
+
 @pytest.mark.parametrize("missing", ["no folder", "an empty folder"])
 def test_without_stored_pictures_examples_are_text_alone(data, drawn, tmp_path, missing):
     bare = Tables("laptop", None, data.transcripts, tmp_path if missing == "an empty folder" else None)
@@ -81,7 +141,7 @@ def test_pictures_are_those_of_the_transcripts_and_the_same_again(tmp_path, monk
 
 def test_examples_prefer_a_correction_to_a_plain_success():
     plain = route_transcript(wrong=(), episode=0)
-    mended = route_transcript("id", method="init", episode=1)
+    mended = route_transcript("id", episode=1)
     data = draw.FIGURES[14](Tables("laptop", None, [plain, mended])).data
     assert data["series"][0]["episode"] == 1 and len(data["series"][0]["turns"]) == 2
     alone = draw.FIGURES[14](Tables("laptop", None, [plain]))

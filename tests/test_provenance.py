@@ -137,6 +137,23 @@ def test_a_checkpoint_may_be_absent_or_trained_again(home, capsys):
     assert capsys.readouterr().out.endswith("10 of 10 files are as listed; 0 of 1 checkpoints are here.\n")
 
 
+def test_figures_drawn_again_are_listed_with_what_drew_them(home, capsys):
+    """`make figures`: the tables keep their origin, and a table that was changed meanwhile is still found."""
+    provenance.write("toy")
+    manifest(lambda content: content.update(made={**ORIGIN, "commit": "a" * 40}))
+    before = manifest()
+    put(paths.figures("toy") / "fig05.json", "drawn again")
+    put(paths.figures("toy") / "fig02.png", "a further one")
+    put(paths.results("toy") / "metrics.csv", "changed")
+    provenance.drawn("toy")
+    assert problems() == {"results/toy/metrics.csv": "differs"}
+    after = manifest()
+    assert after["made"] == before["made"] and after["runs"] == before["runs"]
+    assert after["drawn"] == provenance.origin()
+    provenance.check("toy")
+    assert f"tables and claims: commit {'a' * 12}" in capsys.readouterr().out
+
+
 def test_a_file_that_nobody_lists_is_named(home, capsys):
     provenance.write("toy")
     put(paths.figures("toy") / "fig99.png", "a drawing")

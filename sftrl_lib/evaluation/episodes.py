@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from ..configs import Protocol
 from ..models.policy import Policy
 from ..models.rollout import Episode, rollout
+from ..progress import progress_bar
 from ..seeds import TEST_EPISODES, TEST_SAMPLING, stream
 from ..task import Task, mean
 
@@ -40,7 +39,7 @@ def play(
     arguments = task.split(split)
     starts = [reset for reset in resets(task, split, seed, how.episodes) for _ in range(samples)]
     envs = [task.make_env(arguments, how.attempts) for _ in range(min(batch, len(starts)))]
-    with tqdm(total=len(starts), desc=description or split, unit=task.unit, mininterval=10, leave=False) as bar:
+    with progress_bar(len(starts), description or split, task.unit) as bar:
 
         def ended(episode: Episode) -> None:
             for conversation in episode.conversations:

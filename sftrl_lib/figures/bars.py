@@ -1,29 +1,34 @@
-"""Figures of end points: 6 (rule-OOD bars), the headline figure, and our own on evaluation protocols."""
+"""Figures of end points: 6 (rule-OOD), the headline figure, and our own on evaluation protocols.
+
+Paper: bars of single runs, no intervals. Ours: lying bars, so that numbers of any length have room beside them.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from .. import published
 from ..claims import statistics
+from ..claims.evidence import Evidence, rl_raises_ood, sft_lowers_ood
 from ..methods import INIT, METHODS
 from ..tables import ends, select
 from ..task import SPLITS, Task
-from ..tasks import TASKS, labelled
-from .curves import main_rows, panel, tasks_with_branches
+from ..tasks import TASKS
+from .curves import curve_caption, end_labels, panel, tasks_with_branches
 from .style import (
+    CLIPPED,
     GREY,
     INK,
+    WIDTH,
     Drawing,
     NothingToDraw,
     Tables,
     axis_name,
     canvas,
     caption,
-    error_bar,
+    clipped,
     flops_scale,
     handle,
     heldout_handle,
@@ -32,74 +37,73 @@ from .style import (
     percent,
     points,
     record,
-    split_name,
     styled,
 )
 
-WIDTH = 0.66  # of a bar; narrow enough for the interval written above a low bar to fit between its neighbours
-HEADLINE = ("GP-L", "V-IRL-L")
+OURS, PAPERS = 0.42, 0.24  # thickness of a bar of ours and of the paper's bar below it, of a row's height
+COMPARED = ("init", "sft", "rl")
 
 
-def bar_group(axes: Axes, rows: pd.DataFrame, paper: dict[str, float] | None) -> list[dict]:
-    """Bars of this run (filled, with interval, seeds and difference to Init), and the paper's (hollow) beside them.
+def end_bars(axes: Axes, rows: pd.DataFrame, paper: dict[str, float] | None) -> list[dict]:
+    """A row per method: our bar (filled, with interval and seeds), the paper's (hatched) below, their numbers beside.
 
     rows: end rows of one task and split. paper: method -> printed level in percent. Returns the JSON records.
     """
-    series, init = [], select(rows, method="init")
-    top = 0.0
-    # The paper's methods keep their places even if they were not run.
-    printed = [name for name in paper or () if name in METHODS]
-    ours = [name for name in METHODS if name in printed or name in methods_in(rows)]
-    for position, method in enumerate(ours):
-        mine = select(rows, method=method)
-        if mine.empty:
-            continue
-        color = METHODS[method].color
-        estimate = statistics.level_of(mine)
-        axes.bar(position, 100 * estimate.value, width=WIDTH, color=color, label=method)
-        error_bar(axes, position, estimate, INK)
-        spread = [position - 0.22 + 0.44 * i / max(len(mine) - 1, 1) for i in range(len(mine))]
-        if len(mine) > 1:
-            axes.scatter(spread, 100 * mine["value"], s=13, facecolor="white", edgecolor=INK, linewidth=0.7, zorder=5)
-        item = {"method": method, "split": rows["split"].iloc[0], "train_flops": mine["train_flops"].mean()}
-        item |= percent(estimate)
-        lines = [f"{100 * estimate.value:.1f}"]
-        if method != "init" and (gain := statistics.difference_of(mine, init)):
-            item["minus_init"] = percent(gain)
-            lines += [points(gain.value), f"[{points(gain.low)}, {points(gain.high)}]"]
-        height = max(100 * estimate.high, 100 * mine["value"].max())
-        _label(axes, position, height, lines, color)
-        top = max(top, height)
-        series.append(item)
-    theirs = range(len(ours) + 1, len(ours) + 1 + len(printed))
-    for position, method in zip(theirs, printed, strict=True):
-        color = METHODS[method].color
-        axes.bar(position, paper[method], width=WIDTH, facecolor="white", edgecolor=color, linewidth=1.5,
-                 hatch="////", label=f"paper {method}", alpha=0.85)  # fmt: skip
-        lines = [f"{paper[method]:.1f}"]
-        if method != "init":
-            lines.append(points((paper[method] - paper["init"]) / 100))
-        _label(axes, position, paper[method], lines, color)
-        top = max(top, paper[method])
-    axes.set_ylim(0, 1.28 * max(top, 1.0))
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])  # none in the space for labels
-    axes.set_xticks([*range(len(ours)), *theirs], [METHODS[name].label for name in (*ours, *printed)])
-    axes.tick_params(axis="x", length=0)
-    centers = [((len(ours) - 1) / 2, "this run")]
-    centers += [((theirs[0] + theirs[-1]) / 2, "paper")] if printed else []
-    for center, text in centers:
-        axes.annotate(text, (center, 0), xycoords=("data", "axes fraction"), xytext=(0, -21), color=GREY,
-                      textcoords="offset points", ha="center", va="top", fontsize=9,
-                      fontweight="bold")  # fmt: skip
+    series, init, top = [], select(rows, method="init"), 0.0
+    printed = [name for name in METHODS if name in (paper or {})]
+    shown = [name for name in METHODS if name in printed or name in methods_in(rows)]
+    for place, method in enumerate(shown):
+        color, mine = METHODS[method].color, select(rows, method=method)
+        if len(mine):
+            estimate = statistics.level_of(mine)
+            axes.barh(place, 100 * estimate.value, height=OURS, color=color, label=method)
+            _interval(axes, place, estimate)
+            if len(mine) > 1:
+                shifts = np.linspace(-0.13, 0.13, len(mine))
+                axes.scatter(100 * mine["value"], place + shifts, s=9, facecolor="white", edgecolor=INK,
+                             linewidth=0.6, zorder=5)  # fmt: skip
+            item = {"method": method, "split": rows["split"].iloc[0], "train_flops": mine["train_flops"].mean()}
+            item |= percent(estimate)
+            said = f"{100 * estimate.value:.1f}"
+            if method != INIT.name and (gain := statistics.difference_of(mine, init)):
+                item["minus_init"] = percent(gain)
+                said += f"   {points(gain.value)} [{points(gain.low)}, {points(gain.high)}]"
+            _beside(axes, place, said, color, "bold")
+            top = max(top, 100 * estimate.high, 100 * mine["value"].max())
+            series.append(item)
+        if method in printed:
+            level = paper[method]
+            axes.barh(place + (OURS + PAPERS) / 2, level, height=PAPERS, facecolor="white", edgecolor=color,
+                      linewidth=0.9, hatch="//////", label=f"paper {method}")  # fmt: skip
+            more = "" if method == INIT.name else f"   {points((level - paper['init']) / 100)}"
+            _beside(axes, place + 0.36, f"{level:.1f}{more}   (paper)", GREY, "normal")
+            top = max(top, level)
+    axes.set(ylim=(len(shown) - 0.35, -0.4), xlim=(0, min(1.05 * max(top, 1.0), 103)))
+    axes.set_yticks(range(len(shown)), [METHODS[name].label for name in shown])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
     return series
 
 
-def _label(axes: Axes, x: float, height: float, lines: list[str], color: str) -> None:
-    """Write above a bar: the value, the difference to Init in bold, and the interval of the difference."""
-    looks = ((8.5, "normal", GREY, 3), (9.5, "bold", color, 14), (6.8, "normal", color, 27))
-    for text, (size, weight, ink, above) in zip(lines, looks, strict=False):
-        axes.annotate(text, (x, height), xytext=(0, above), textcoords="offset points", ha="center",
-                      color=ink, fontsize=size, fontweight=weight)  # fmt: skip
+def _interval(axes: Axes, place: float, estimate: statistics.Estimate) -> None:
+    """The interval as a line along the bar, with a triangle at an end that was cut at 0 or 100 %."""
+    axes.plot([100 * estimate.low, 100 * estimate.high], [place] * 2, color=INK, linewidth=1.1, zorder=4,
+              label="_interval")  # fmt: skip
+    for end, cut, marker in zip((0, 100), clipped(estimate), (4, 5), strict=True):
+        if cut:
+            axes.plot(end, place, marker=marker, markersize=5, color=INK, zorder=5, clip_on=False, label="_clipped")
+
+
+def _beside(axes: Axes, place: float, said: str, color: str, weight: str) -> None:
+    axes.annotate(said, (1, place), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+                  va="center", fontsize=7, color=color, fontweight=weight, annotation_clip=False)  # fmt: skip
+
+
+def clipped_remark(groups: list[pd.DataFrame]) -> str:
+    """The caption's words on intervals cut at 0 or 100 %, if there is one in the groups, each a task and split."""
+    levels = [statistics.level_of(part) for rows in groups for _, part in rows.groupby("method")]
+    return CLIPPED if any(any(clipped(level)) for level in levels) else ""
 
 
 @styled
@@ -112,85 +116,125 @@ def rule_ood_bars(tables: Tables) -> Drawing:
     rows = pd.concat([part for _, part in groups])
     title = "Fig. 6 · Under a new rule, at equal training compute"
     remarks = (
-        "bold: difference to Init in points, with its CI",
+        "circles: single seeds" if rows["seed"].nunique() > 1 else "",
+        "with a sign: difference to Init in points, with its CI",
         "hatched: as printed in the paper, no intervals",
+        clipped_remark([part for _, part in groups]),
     )
-    subtitle = caption(tables.profile, rows, "lines", "circles: single seeds", *remarks)
+    subtitle = caption(tables.profile, rows, "lines", *remarks)
     columns = min(len(groups), 2)
-    figure = canvas(6.6 if columns == 1 else 11.0, 3.4 * -(-len(groups) // columns), title, subtitle)
-    grid = figure.subplots(-(-len(groups) // columns), columns, squeeze=False)
+    lines = -(-len(groups) // columns)
+    figure = canvas(WIDTH, 1.75 * lines, title, subtitle)
+    grid = figure.subplots(lines, columns, squeeze=False)
     for spare in grid.flat[len(groups) :]:
         spare.set_visible(False)
     series = []
     for axes, (task, part) in zip(grid.flat, groups, strict=False):
-        drawn = bar_group(axes, part, published.FIG06.get(task.label))
+        drawn = end_bars(axes, part, published.FIG06.get(task.label))
         series += [{"variant": task.label} | item for item in drawn]
         axes.set_title(f"{task.label} · {SPLITS['rule_ood'].label}")
-        axes.set_ylabel(axis_name(task.metric, task))
-    return Drawing(figure, record("fig06", title, subtitle, tables.profile, series, published.FIG06))
+        axes.set_xlabel(axis_name(task.metric, task))
+    seen = "For each task a lying bar per method, with its interval, and the paper's hatched bar below it."
+    return Drawing(figure, record("fig06", title, subtitle, tables.profile, series, published.FIG06, seen))
 
 
 @styled
 def headline(tables: Tables) -> Drawing:
-    """Figs. 5 and 6 combined, for the README and for talks: GP-L and V-IRL-L side by side, or one of them in a row."""
-    blocks = []
-    for task in map(labelled, HEADLINE):
-        rows = main_rows(tables, task)
-        if {"init", "sft", "rl"} <= set(select(ends(rows), split="rule_ood")["method"]):
-            blocks.append((task, rows))
-    if not blocks:
-        raise NothingToDraw("it needs GP-L or V-IRL-L rows of experiment 'main' for init, sft and rl")
-    rows = pd.concat([part for _, part in blocks])
-    names = " and ".join(task.words.title for task, _ in blocks)
-    title = f"Same start, same training compute: what SFT and RL do to {names}"
-    remarks = (
-        "bold: difference to Init in points, with its CI",
-        "hatched: the paper's Llama-3.2-Vision-11B as printed, no intervals",
-    )
-    subtitle = caption(tables.profile, rows, "bands and lines", *remarks)
-    if len(blocks) == 1:
-        figure = canvas(13.2, 3.9, title, subtitle)
-        places = [figure.subplots(1, 3, width_ratios=(1, 1, 1.5))]
-    else:
-        figure = canvas(13.6, 6.5, title, subtitle)
-        grid = figure.add_gridspec(2, 4, height_ratios=(1, 1.05))
-        places = [
-            [figure.add_subplot(grid[0, 2 * i]), figure.add_subplot(grid[0, 2 * i + 1]),
-             figure.add_subplot(grid[1, 2 * i : 2 * i + 2])]
-            for i in range(len(blocks))
-        ]  # fmt: skip
+    """Figs. 5 and 6 combined, for the README and for talks: a column for each of the paper's task variants.
+
+    From above: under the training rule, under a new one, and the change from Init under the new one with its verdict.
+    """
+    columns = [
+        (task, rows)
+        for task, rows in tasks_with_branches(tables)
+        if task.label in published.VARIANTS and set(COMPARED) <= set(select(ends(rows), split="rule_ood")["method"])
+    ]
+    if not columns:
+        raise NothingToDraw("it needs rows of the paper's tasks, experiment 'main', for init, sft and rl")
+    rows = select(pd.concat([part for _, part in columns]), split=["id", "heldout", "rule_ood"], method=list(COMPARED))
+    title = "Same start, same compute: what SFT and RL do when the prompt states a new rule"
+    remarks = ("above: ID, the training rule", "middle: OOD, a new rule", "below: change from Init under the new rule",
+               "hollow: the paper's Llama-3.2-Vision-11B as printed, no intervals")  # fmt: skip
+    banded = select(rows, split=["id", "rule_ood"])
+    subtitle = curve_caption(tables.profile, rows, "bands and lines", *remarks, banded=banded, dots="dots, circles")
+    figure = canvas(WIDTH, 5.0, title, subtitle)
+    grid = figure.subplots(3, len(columns), squeeze=False, height_ratios=(1, 1, 1.5))
     series = []
-    for axes, (task, part) in zip(places, blocks, strict=True):
-        series += [{"variant": task.label} | item for item in _block(axes, part, task)]
-    handles = [handle(method) for method in methods_in(rows)]
+    for (above, middle, below), (task, part) in zip(grid.T, columns, strict=True):
+        part = select(part, method=list(COMPARED))
+        unit, label = flops_scale(part["train_flops"].max())
+        for axes, split in ((above, "id"), (middle, "rule_ood")):
+            drawn = panel(axes, part, split, unit)
+            end_labels(axes, drawn)
+            series += [{"variant": task.label} | item for item in drawn]
+            axes.set_title(f"{task.label} · {SPLITS[split].short.removeprefix('rule-')}")
+            axes.set_ylabel(axis_name(task.metric, task))
+        above.tick_params(labelbottom=False)
+        middle.set_xlabel(label if len(columns) < 3 else label.replace("training ", ""))
+        series += [{"variant": task.label} | item for item in _changes(below, part, task, verdicts(tables, task))]
+    handles = [handle(method) for method in COMPARED]
     if len(select(rows, split="heldout")):
         handles.append(heldout_handle(rows))
-    handles.append(Patch(facecolor="white", edgecolor=GREY, hatch="////", label="paper"))
     legend_below(figure, handles, len(handles))
-    paper = {task.label: published.FIG06[task.label] for task, _ in blocks}
-    return Drawing(figure, record("headline", title, subtitle, tables.profile, series, paper))
+    paper = {task.label: published.FIG06[task.label] for task, _ in columns}
+    seen = (
+        "A column for each task: lines over training compute under the training rule, lines under a new rule, and the "
+        "change from Init under the new rule with its interval and verdict, beside the paper's."
+    )
+    return Drawing(figure, record("headline", title, subtitle, tables.profile, series, paper, seen))
 
 
-def _block(places, rows: pd.DataFrame, task: Task) -> list[dict]:
-    """One task: ID and rule-OOD over compute, and the end points beside the paper's. Returns the JSON records."""
-    left, middle, right = places
-    unit, label = flops_scale(rows["train_flops"].max())
-    series = []
-    for axes, split in ((left, "id"), (middle, "rule_ood")):
-        series += panel(axes, rows, split, unit)
-        axes.set_title(f"{task.label} · {SPLITS[split].label}")
-        axes.set_xlabel(label)
-    series += bar_group(right, ends(select(rows, split="rule_ood")), published.FIG06[task.label])
-    right.set_title(f"{task.label} · OOD: the end points, and the paper's")
-    for axes in (left, right):
-        axes.set_ylabel(axis_name(task.metric, task))
+_VERDICTS = {"reproduced": "reproduced", "not_reproduced": "not reproduced"}  # any other: open
+
+
+def verdicts(tables: Tables, task: Task) -> dict[str, str]:
+    """RL and SFT -> whether its change from Init under the new rule came out, as the claims decide."""
+    evidence = Evidence(tables.metrics)
+    parts = {"rl": rl_raises_ood(evidence, task.label), "sft": sft_lowers_ood(evidence, task.label)}
+    return {method: found[0].verdict for method, found in parts.items()}
+
+
+def _changes(axes: Axes, rows: pd.DataFrame, task: Task, verdict: dict[str, str]) -> list[dict]:
+    """The changes from Init under the new rule by RL and by SFT, in points: ours, the paper's, and the verdict."""
+    last, series = ends(select(rows, split="rule_ood")), []
+    init, paper = select(last, method="init"), published.FIG06[task.label]
+    for place, method in enumerate(("rl", "sft")):
+        axes.plot([0, 0], [place - 0.14, place + 0.3], color=GREY, linewidth=0.8, zorder=1, label="_zero")
+        color, mine = METHODS[method].color, select(last, method=method)
+        gain = statistics.difference_of(mine, init)
+        printed = paper[method] - paper["init"]
+        axes.plot(printed, place + 0.18, marker=METHODS[method].marker, markersize=5, markerfacecolor="white",
+                  markeredgecolor=color, linestyle="none", label=f"paper {method}", zorder=5)  # fmt: skip
+        said = f"{METHODS[method].label} (paper {points(printed / 100)})"
+        if gain is not None:
+            axes.plot([100 * gain.low, 100 * gain.high], [place] * 2, color=color, linewidth=1.4, label="_interval")
+            axes.plot(100 * gain.value, place, marker=METHODS[method].marker, markersize=5.5, color=color,
+                      markeredgecolor="white", markeredgewidth=0.5, zorder=6, label=method)  # fmt: skip
+            each = mine.merge(init, on="seed", suffixes=("", "_init"))
+            if len(each) > 1:
+                axes.scatter(100 * (each["value"] - each["value_init"]), [place] * len(each), s=9, facecolor="white",
+                             edgecolor=color, linewidth=0.7, zorder=5)  # fmt: skip
+            said = (
+                f"{METHODS[method].label} {points(gain.value)} [{points(gain.low)}, {points(gain.high)}]\n"
+                f"paper {points(printed / 100)} · {_VERDICTS.get(verdict[method], 'open')}"
+            )
+            series.append({"method": method, "minus": "init", "split": "rule_ood", "verdict": verdict[method]}
+                          | percent(gain))  # fmt: skip
+        axes.annotate(said, (0, place - 0.2), xycoords=("axes fraction", "data"), va="bottom", fontsize=7,
+                      color=color, fontweight="bold" if verdict[method] != "inconclusive" else "normal",
+                      linespacing=1.15)  # fmt: skip
+    axes.set(ylim=(1.4, -0.75), yticks=[], xlabel="change from Init (points)")
+    axes.margins(x=0.08)
+    axes.spines["left"].set_visible(False)
+    axes.grid(False)
+    axes.set_title(f"{task.label} · change")
     return series
 
 
 PROTOCOLS = {
-    "sampled": "sampled,\nall attempts",
-    "single": "sampled,\n1 attempt",
-    "greedy": "greedy,\nall attempts",
+    "sampled": "sampled,\nall",
+    "single": "sampled,\n1",
+    "greedy": "greedy,\nall",
 }
 
 
@@ -207,22 +251,30 @@ def protocols(tables: Tables) -> Drawing:
     rows = pd.concat([part for _, part in parts])
     splits = [split for split in SPLITS if len(select(rows, split=split))]
     title = "Evaluation protocols · The same checkpoints, sampled, greedy and with one attempt"
-    subtitle = caption(tables.profile, rows, "lines", ", ".join(task.label for task, _ in parts))
-    figure = canvas(3.0 * len(splits) + 0.6, 2.9 * len(parts) + 0.2, title, subtitle)
-    grid = figure.subplots(len(parts), len(splits), squeeze=False)
+    groups = [select(part, split=split, setting=how) for _, part in parts for split in splits for how in PROTOCOLS]
+    remarks = ("dots: single seeds" if rows["seed"].nunique() > 1 else "", "all, 1: attempts",
+               clipped_remark([group for group in groups if len(group)]))  # fmt: skip
+    subtitle = caption(tables.profile, rows, "lines", *remarks)
+    figure = canvas(WIDTH, 1.6 * len(parts) + 0.2, title, subtitle)
+    grid = figure.subplots(len(parts), len(splits), squeeze=False, sharey="row")
     series = []
     for line, (task, part) in zip(grid, parts, strict=True):
         for axes, split in zip(line, splits, strict=True):
             here = select(part, split=split)
             if here.empty:
-                axes.set_visible(False)
+                axes.set_axis_off()
+                said = "no pictures,\nso no new look" if split == "visual_ood" else "not tested"
+                axes.text(0.5, 0.5, said, ha="center", va="center", fontsize=7, color=GREY,
+                          transform=axes.transAxes)  # fmt: skip
                 continue
+            axes.set_title(f"{task.label} · {SPLITS[split].short}")
             series += [{"variant": task.label} | item for item in _protocol_panel(axes, here)]
-            axes.set_title(f"{task.label} · {split_name(split, task)}")
         line[0].set_ylabel(axis_name("success", task))
+        line[0].set_ylim(0, min(line[0].get_ylim()[1], 103))
     handles = [handle(method, linestyle="none") for method in methods_in(rows)]
     legend_below(figure, handles, len(handles))
-    return Drawing(figure, record("protocols", title, subtitle, tables.profile, series, None))
+    seen = "A row of panels for each task, one for each split, in which each method is a point with its interval."
+    return Drawing(figure, record("protocols", title, subtitle, tables.profile, series, None, seen))
 
 
 def _by_protocol(tables: Tables, task: Task) -> pd.DataFrame:
@@ -238,20 +290,27 @@ def _protocol_panel(axes: Axes, rows: pd.DataFrame) -> list[dict]:
     series = []
     shown = [name for name in PROTOCOLS if len(select(rows, setting=name))]
     methods = methods_in(rows)
-    shifts = np.linspace(-0.22, 0.22, len(methods)) if len(methods) > 1 else [0.0]
+    shifts = np.linspace(-0.26, 0.26, len(methods)) if len(methods) > 1 else [0.0]
     for place, setting in enumerate(shown):
         for shift, method in zip(shifts, methods, strict=True):
             color, marker = METHODS[method].color, METHODS[method].marker
             estimate = statistics.level_of(select(rows, setting=setting, method=method))
             if estimate is None:
                 continue
-            error_bar(axes, place + shift, estimate, color, linewidth=2)
+            each = select(rows, setting=setting, method=method)["value"]
+            axes.plot([place + shift] * 2, [100 * estimate.low, 100 * estimate.high], color=color, linewidth=1.5,
+                      zorder=4, label="_interval")  # fmt: skip
+            for end, cut, pointing in zip((0, 100), clipped(estimate), (7, 6), strict=True):
+                if cut:
+                    axes.plot(place + shift, end, marker=pointing, markersize=3.5, color=color, clip_on=False,
+                              label="_clipped")  # fmt: skip
+            if len(each) > 1:
+                axes.scatter([place + shift + 0.07] * len(each), 100 * each, s=4, color=color, linewidth=0, zorder=5)
             axes.plot(place + shift, 100 * estimate.value, marker=marker, color=color,
-                      markersize=9 if method == INIT.name else 5.5, markeredgecolor="white",
-                      markeredgewidth=0.6, zorder=5, label=f"{method} {setting}", clip_on=False)  # fmt: skip
+                      markersize=7.5 if method == INIT.name else 4.5, markeredgecolor="white",
+                      markeredgewidth=0.5, zorder=6, label=f"{method} {setting}", clip_on=False)  # fmt: skip
             item = {"method": method, "setting": setting, "split": rows["split"].iloc[0]}
             series.append(item | percent(estimate))
     axes.set_xticks(range(len(shown)), [PROTOCOLS[name] for name in shown])
     axes.set_xlim(-0.5, len(shown) - 0.5)
-    axes.set_ylim(bottom=0)
     return series

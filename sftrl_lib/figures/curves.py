@@ -2,14 +2,16 @@
 
 Paper: smoothed lines (Savitzky-Golay, order 3), raw values not shown. Ours: the mean over seeds at every
 checkpoint with its 95 % interval as a band and each seed as a faint dot; `smooth=True` adds the paper's
-smoothing as a guide. Compute includes that of Init, so every branch starts at the star.
+smoothing as a guide. Compute includes that of Init, so every branch starts at the star. Where two tests in a row had
+different numbers of episodes, and so different ones, the line between them is dotted.
 """
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch, Rectangle
 
 from .. import published
 from ..claims import statistics
@@ -18,7 +20,9 @@ from ..tables import along, select
 from ..task import SPLITS, Task
 from ..tasks import TASKS, labelled
 from .style import (
+    CLIPPED,
     GREY,
+    WIDTH,
     Drawing,
     NothingToDraw,
     Tables,
@@ -26,6 +30,7 @@ from .style import (
     branches_in,
     canvas,
     caption,
+    clipped,
     flops_scale,
     handle,
     heldout_handle,
@@ -33,12 +38,16 @@ from .style import (
     line_handle,
     methods_in,
     paper_handle,
+    power_of_ten,
     record,
     styled,
 )
 
-STRIP = 0.946  # middle of the paper's strip, as a fraction of the axes' width
+STRIP = 0.93  # middle of the paper's strip, as a fraction of the axes' width
+STRIP_WIDTH = 0.16  # of that strip, as a fraction of the axes' width without it
+DASHED = (0, (4, 2))
 Curve = list[tuple[float, statistics.Estimate]]  # train FLOPs and estimate, checkpoint by checkpoint
+_CURVE = ["task", "modality", "method", "experiment", "setting", "split", "metric"]  # columns that identify one
 
 
 def main_rows(tables: Tables, task: Task, metric: str = "") -> pd.DataFrame:
@@ -60,40 +69,73 @@ def checkpoints(rows: pd.DataFrame) -> pd.Series:
     return rows.groupby("seed")["step"].rank(method="dense")
 
 
+def curve_caption(
+    profile: str, rows: pd.DataFrame, marks: str, *remarks: str, banded: pd.DataFrame | None = None, dots: str = "dots"
+) -> str:
+    """The subtitle of curves, with what they need explained: dots, dotted lines, triangles.
+
+    banded: those of the rows that are drawn with a band; all of them, if None. dots: what single seeds are drawn as.
+    """
+    curves = [part for _, part in rows.groupby(_CURVE)]
+    dots = f"{dots}: single seeds" if any(part["seed"].nunique() > 1 for part in curves) else ""
+    sizes = rows.groupby([*_CURVE[:2], "split"])["n"].nunique()
+    dotted = "dotted: between tests of different size, so on other episodes" if (sizes > 1).any() else ""
+    banded = rows if banded is None else banded
+    levels = (level for _, part in banded.groupby(_CURVE) for _, level in curve(part))
+    beyond = CLIPPED if any(any(clipped(level)) for level in levels) else ""
+    return caption(profile, rows, marks, *remarks, dots, dotted, beyond)
+
+
 def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float, method: str, **look) -> dict:
     """One branch starting at Init: band, line through the means, one dot per seed. Returns its JSON record."""
     look = {
         "color": METHODS[method].color,
         "linestyle": "-",
         "marker": METHODS[method].marker,
-        "size": 4.6,
+        "size": 4,
         "smooth": False,
-        "band": False,  # of a dashed line; solid lines always have one
+        "dots": True,
     } | look
     rows = along(rows)
     points = curve(rows, start)
     x = [flops / unit for flops, _ in points]
     y, low, high = ([100 * getattr(e, end) for _, e in points] for end in ("value", "low", "high"))
-    solid = look["linestyle"] == "-"
-    if solid or look["band"]:
-        axes.fill_between(x, low, high, color=look["color"], alpha=0.14 if solid else 0.07, linewidth=0, zorder=2)
+    color, solid = look["color"], look["linestyle"] == "-"
     if solid:
-        axes.scatter(rows["train_flops"] / unit, 100 * rows["value"], s=7, color=look["color"], alpha=0.35,
-                     linewidth=0, zorder=3)  # fmt: skip
+        axes.fill_between(x, low, high, color=color, alpha=0.13, linewidth=0, zorder=2)
+        for edge in (low, high):  # so that one band can be told from another where they overlap
+            axes.plot(x, edge, color=color, linewidth=0.5, alpha=0.6, zorder=2, label="_edge")
+        _draw_clipped(axes, x, [estimate for _, estimate in points], color)
+        if look["dots"] and rows["seed"].nunique() > 1:
+            axes.scatter(rows["train_flops"] / unit, 100 * rows["value"], s=5, color=color, alpha=0.45, linewidth=0,
+                         zorder=3)  # fmt: skip
+    width = 1.6 if solid else 1.1
+    same = [a.n / a.seeds == b.n / b.seeds for (_, a), (_, b) in zip(points, points[1:], strict=False)]
+    for index, alike in enumerate(same):
+        axes.plot(x[index : index + 2], y[index : index + 2], color=color, linewidth=width, zorder=4,
+                  linestyle=look["linestyle"] if alike else (0, (1, 1.4)), label="_piece")  # fmt: skip
     axes.plot(
-        x, y, color=look["color"], linestyle=look["linestyle"], linewidth=1.9 if solid else 1.3, zorder=4,
-        marker=look["marker"] if solid else "", markersize=look["size"], markeredgecolor="white",
-        markeredgewidth=0.6, markevery=slice(len(points) - checkpoints(rows).nunique(), None),
-        clip_on=False, label=f"{method} {look['linestyle']}",
+        x, y, color=color, linestyle=look["linestyle"], linewidth=0, zorder=4, marker=look["marker"] if solid else "",
+        markersize=look["size"], markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
+        markevery=slice(len(points) - checkpoints(rows).nunique(), None), label=f"{method} {look['linestyle']}",
     )  # fmt: skip
     if look["smooth"]:
         guide = statistics.smooth(y)
-        axes.plot(x, guide, color=look["color"], linewidth=4, alpha=0.25, zorder=1, label="_guide")
+        axes.plot(x, guide, color=color, linewidth=4, alpha=0.25, zorder=1, label="_guide")
     return {
         "method": method, "split": rows["split"].iloc[0], "metric": rows["metric"].iloc[0],
         "setting": rows["setting"].iloc[0], "train_flops": [flops for flops, _ in points], "value": y,
         "ci_low": low, "ci_high": high, "n": [e.n for _, e in points], "seeds": [e.seeds for _, e in points],
     }  # fmt: skip
+
+
+def _draw_clipped(axes: Axes, x: list[float], estimates: list[statistics.Estimate], color: str) -> None:
+    """Triangles where a band was cut at 0 or 100 %."""
+    for side, height, marker in ((0, 0.0, 7), (1, 100.0, 6)):  # carets that point away from what is inside
+        there = [place for place, estimate in zip(x, estimates, strict=True) if clipped(estimate)[side]]
+        if there:  # constrained layout cannot measure a line without points
+            axes.plot(there, [height] * len(there), linestyle="none", marker=marker, markersize=4, color=color,
+                      zorder=5, clip_on=False, label="_clipped")  # fmt: skip
 
 
 def panel(axes: Axes, rows: pd.DataFrame, split: str, unit: float, smooth: bool = False) -> list[dict]:
@@ -104,54 +146,96 @@ def panel(axes: Axes, rows: pd.DataFrame, split: str, unit: float, smooth: bool 
         init = select(here, method="init")
         for method in branches_in(here):
             look = {
-                "linestyle": "-" if part == split else (0, (4, 2)),
+                "linestyle": "-" if part == split else DASHED,
                 "smooth": smooth and part == split,
             }
             series.append(draw_curve(axes, select(here, method=method), init, unit, method, **look))
         if part == split and len(init):
             draw_star(axes, init, unit)
-    axes.set_ylim(bottom=0)
+    set_floor(axes, series)
     axes.margins(x=0.03)
     return series
+
+
+def set_floor(axes: Axes, series: list[dict]) -> None:
+    """Begin the y axis at 0; higher, with a mark that says so, if nothing is drawn in its lower half."""
+    lowest = min((min(*item["ci_low"], *item["value"]) for item in series), default=0)
+    if lowest < 40:
+        axes.set_ylim(bottom=0, top=_headroom(axes))
+        return
+    axes.set_ylim(bottom=10 * math.floor((lowest - 2) / 10), top=_headroom(axes))
+    axes.plot([0, 0], [0.03, 0.075], transform=axes.transAxes, linestyle="none", marker=[(-1, -0.6), (1, 0.6)],
+              markersize=6, color=axes.spines["left"].get_edgecolor(), markeredgewidth=0.9, clip_on=False, zorder=9,
+              label="_broken axis")  # fmt: skip
+
+
+def _headroom(axes: Axes) -> float:
+    """The top of the y axis: a percentage goes to 100 and hardly beyond."""
+    return min(axes.get_ylim()[1], 103)
 
 
 def draw_star(axes: Axes, init: pd.DataFrame, unit: float) -> None:
     """Init, the checkpoint from which the branches start."""
     init = along(init)
-    axes.scatter(init["train_flops"].mean() / unit, 100 * init["value"].mean(), marker="*", s=190, zorder=6,
-                 color=METHODS["init"].color, edgecolor="white", linewidth=0.8, label="init")  # fmt: skip
+    axes.scatter(init["train_flops"].mean() / unit, 100 * init["value"].mean(), marker="*", s=95, zorder=6,
+                 color=METHODS["init"].color, edgecolor="white", linewidth=0.6, label="init")  # fmt: skip
+
+
+def end_labels(axes: Axes, series: list[dict]) -> None:
+    """The methods' names right of the ends of their solid lines, moved apart where the lines end close together."""
+    ends = sorted((item["value"][-1], item["method"]) for item in series if item["split"] != "heldout")
+    low, high = axes.get_ylim()
+    inches = axes.get_figure().get_figheight() * axes.get_subplotspec().get_position(axes.get_figure()).height
+    least = 0.14 * (high - low) / max(0.75 * inches, 0.5)  # the height of a letter, in percent
+    placed: list[float] = []
+    for height, _ in ends:
+        placed.append(max(height, placed[-1] + least) if placed else height)
+    shift = sum(placed) / len(placed) - sum(height for height, _ in ends) / len(ends) if placed else 0
+    right = max((item["train_flops"][-1] for item in series), default=0) and axes.dataLim.x1
+    for place, (_, method) in zip(placed, ends, strict=True):
+        axes.annotate(METHODS[method].label, (right, place - shift), xytext=(5, 0), textcoords="offset points",
+                      va="center", fontsize=7, fontweight="bold", color=METHODS[method].color,
+                      annotation_clip=False)  # fmt: skip
 
 
 def paper_strip(axes: Axes) -> None:
     """A strip on the right, centred on STRIP, for the paper's values, because its compute is on another scale."""
     left, right = axes.get_xlim()
     axes.set_xticks([tick for tick in axes.get_xticks() if left <= tick <= right])
-    axes.set_xlim(left, right + 0.12 * (right - left))
-    axes.axvspan(right, right + 0.12 * (right - left), color="#f4f4f4", linewidth=0, zorder=0)
-    axes.text(STRIP, 0.985, "paper", transform=axes.transAxes, ha="center", va="top", fontsize=7, color=GREY)
+    axes.set_xlim(left, right + STRIP_WIDTH * (right - left))
+    axes.axvspan(right, right + STRIP_WIDTH * (right - left), color="#f4f4f4", linewidth=0, zorder=0)
+    axes.text(STRIP, 1.0, "paper", transform=axes.transAxes, ha="center", va="bottom", fontsize=7, color=GREY)
 
 
 def draw_paper_ends(axes: Axes, values: dict[str, float]) -> None:
-    """The paper's end values (method -> percent), hollow, in a strip of their own."""
+    """The paper's Init and end values (method -> percent), hollow, in a strip of their own."""
     paper_strip(axes)
     for method, value in values.items():
         axes.scatter(
             STRIP, value, transform=axes.get_yaxis_transform(), marker=METHODS[method].marker,
-            s=100 if method == "init" else 30, facecolor="white", edgecolor=METHODS[method].color, linewidth=1.3,
+            s=60 if method == "init" else 20, facecolor="white", edgecolor=METHODS[method].color, linewidth=1.1,
             zorder=6, clip_on=False, label=f"paper {method}",
         )  # fmt: skip
-    axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * max(values.values())))
+    low, high = axes.get_ylim()
+    if min(values.values()) < low:  # then the axis begins at 0 after all
+        low = 0
+        for line in [line for line in axes.lines if line.get_label() == "_broken axis"]:
+            line.remove()
+    axes.set_ylim(low, max(high, 1.08 * max(values.values())))
 
 
 def draw_paper_range(axes: Axes, values: list[float]) -> None:
-    """The range of the paper's axis, for figures of which nothing else can be read, as a hollow bar in a strip."""
+    """The range of the paper's axis, for figures of which nothing else can be read: a bracket, no data."""
     paper_strip(axes)
     low, high = values
-    axes.add_patch(Rectangle(
-        (STRIP - 0.018, low), 0.036, high - low, transform=axes.get_yaxis_transform(), facecolor="white",
-        edgecolor=GREY, hatch="////", linewidth=1.0, zorder=6, clip_on=False, label="paper axis",
-    ))  # fmt: skip
-    axes.set_ylim(top=max(axes.get_ylim()[1], 1.15 * high))
+    look = {"color": GREY, "linewidth": 0.9, "transform": axes.get_yaxis_transform(), "clip_on": False, "zorder": 6}
+    axes.plot([STRIP, STRIP], [low, high], label="paper axis", **look)
+    for end in (low, high):
+        axes.plot([STRIP - 0.02, STRIP + 0.02], [end, end], label="_paper axis", **look)
+    axes.set_ylim(top=max(axes.get_ylim()[1], 1.08 * high))
+
+
+PAPER_RANGE = "bracket: the range of the paper's axis, of which no values are printed"
 
 
 def tasks_with_branches(tables: Tables, metric: str = "") -> list[tuple[Task, pd.DataFrame]]:
@@ -162,44 +246,38 @@ def tasks_with_branches(tables: Tables, metric: str = "") -> list[tuple[Task, pd
 
 @styled
 def whole_routes(tables: Tables) -> Drawing:
-    """Fig. 1: V-IRL-L, the share of routes walked to the end; ID dashed, OOD solid; the paper's curves beside ours."""
+    """Fig. 1: V-IRL-L, the share of routes walked to the end under the training rule and a new one, and the paper's."""
     task = labelled(published.FIGURE_OF[1])
     rows = select(main_rows(tables, task, "success"), split=["id", "rule_ood"])
     if not branches_in(rows):
         raise NothingToDraw("it needs V-IRL-L rows of experiment 'main', metric success, method sft or rl")
     title = "Fig. 1 · Routes walked to the destination, over training compute"
     remark = "hollow: the paper's curves, digitised (about ±0.5 points), no intervals"
-    subtitle = caption(tables.profile, rows, "bands", "V-IRL-L", remark)
-    figure = canvas(9.8, 3.9, title, subtitle)
-    ours, theirs = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+    subtitle = curve_caption(tables.profile, rows, "bands", "V-IRL-L", remark)
+    figure = canvas(WIDTH, 2.5, title, subtitle)
+    left, middle, theirs = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1, 1.05))
     unit, label = flops_scale(rows["train_flops"].max())
     series = []
-    for method in branches_in(rows):
-        look = METHODS[method]
+    for axes, split in ((left, "id"), (middle, "rule_ood")):
+        series += panel(axes, rows, split, unit)
+        axes.set(xlabel=label, title=SPLITS[split].label)
+        end_labels(axes, [item for item in series if item["split"] == split])
+    for method in (name for name in METHODS if name in published.FIG01):
+        look, paper = METHODS[method], published.FIG01[method]
         for split, line in _ROUTE_LINES.items():
-            here = select(rows, split=split)
-            branch = select(here, method=method)
-            if len(branch):
-                init = select(here, method="init")
-                series.append(draw_curve(ours, branch, init, unit, method, linestyle=line, band=True))
-            if paper := published.FIG01.get(method):
-                theirs.plot(
-                    *zip(*paper[split], strict=True), color=look.color, linestyle=line, linewidth=1.3,
-                    marker=look.marker, markersize=5, markerfacecolor="white", clip_on=False,
-                    label=f"paper {method} {split}",
-                )  # fmt: skip
-    for split in _ROUTE_LINES:
-        if len(init := select(rows, split=split, method="init")):
-            draw_star(ours, init, unit)
-    ours.set(xlabel=label, ylabel=axis_name("success", task), title="This run", ylim=(0, 103))
-    theirs.set(xlabel=r"training compute ($10^{9}$ GFLOPs)", title="The paper", xlim=(0, None))
+            x, y = zip(*paper[split], strict=True)
+            theirs.plot(x, y, color=look.color, linestyle=line, linewidth=1.1, marker=look.marker, markersize=4,
+                        markerfacecolor="white", clip_on=False, label=f"paper {method} {split}")  # fmt: skip
+    left.set(ylabel=axis_name("success", task), ylim=(0, 103))
+    theirs.set(xlabel=f"training compute ({power_of_ten(18)} FLOPs)", title="The paper: both", xlim=(0, None))
     handles = [handle(method) for method in methods_in(rows)]
-    handles += [line_handle("ID: the training rule", dashed=True), line_handle("OOD: a new rule")]
+    handles += [line_handle("paper, ID", dashed=True), line_handle("paper, OOD")]
     legend_below(figure, [*handles, paper_handle()], len(handles) + 1)
-    return Drawing(figure, record("fig01", title, subtitle, tables.profile, series, published.FIG01))
+    seen = "Three panels of lines: ours under the training rule, ours under a new rule, and the paper's four curves."
+    return Drawing(figure, record("fig01", title, subtitle, tables.profile, series, published.FIG01, seen))
 
 
-_ROUTE_LINES = {"id": (0, (4, 2)), "rule_ood": "-"}  # as in the paper
+_ROUTE_LINES = {"id": DASHED, "rule_ood": "-"}  # as in the paper
 
 
 @styled
@@ -213,9 +291,9 @@ def image_routes(tables: Tables) -> Drawing:
     if not branches_in(rows):
         raise NothingToDraw("it needs V-IRL-VL rows of experiment 'main', metric success, method sft or rl")
     title = "Fig. 18 · Routes walked to the destination, seeing the streets"
-    remark = "hatched: the range of the paper's axis, of which no values are printed"
-    subtitle = caption(tables.profile, rows, "bands", "V-IRL-VL", "dots: single seeds", remark)
-    figure = canvas(9.0, 3.4, title, subtitle)
+    subtitle = curve_caption(tables.profile, rows, "bands", "V-IRL-VL", PAPER_RANGE,
+                             banded=select(rows, split=["id", "rule_ood"]))  # fmt: skip
+    figure = canvas(WIDTH, 2.6, title, subtitle)
     unit, label = flops_scale(rows["train_flops"].max())
     series = []
     for axes, split in zip(figure.subplots(1, 2), ("id", "rule_ood"), strict=True):
@@ -224,12 +302,9 @@ def image_routes(tables: Tables) -> Drawing:
         draw_paper_range(axes, published.FIG18[f"{split}_success_axis"])
         axes.set(xlabel=label, title=SPLITS[split].label)
     figure.axes[0].set_ylabel(axis_name("success", task))
-    legend(figure, rows, paper_axis_handle())
-    return Drawing(figure, record("fig18", title, subtitle, tables.profile, series, published.FIG18))
-
-
-def paper_axis_handle() -> Patch:
-    return Patch(facecolor="white", edgecolor=GREY, hatch="////", label="the paper's axis")
+    legend(figure, rows)
+    seen = "Two panels of lines over training compute, with a bracket for the paper's axis beside each."
+    return Drawing(figure, record("fig18", title, subtitle, tables.profile, series, published.FIG18, seen))
 
 
 @styled
@@ -240,9 +315,10 @@ def main_curves(tables: Tables, smooth: bool = False) -> Drawing:
         raise NothingToDraw("it needs rows of experiment 'main', setting 'sampled', method sft or rl")
     rows = pd.concat([part for _, part in columns])
     title = "Fig. 5 · In and out of distribution over training compute"
-    remark = "hollow: where the paper's runs end (its compute is on another scale)"
-    subtitle = caption(tables.profile, rows, "bands", "dots: single seeds", remark)
-    figure = canvas(max(6.4, 0.9 + 3.1 * len(columns)), 5.6, title, subtitle)
+    remark = "hollow: the paper's Init (star) and ends, whose compute is on another scale"
+    shown = select(rows, split=["id", "heldout", "rule_ood"])
+    subtitle = curve_caption(tables.profile, shown, "bands", remark, banded=select(shown, split=["id", "rule_ood"]))
+    figure = canvas(WIDTH, 3.5, title, subtitle)
     grid = figure.subplots(2, len(columns), squeeze=False, sharex="col")
     series = []
     for index, (task, part) in enumerate(columns):
@@ -251,14 +327,16 @@ def main_curves(tables: Tables, smooth: bool = False) -> Drawing:
             axes = grid[row, index]
             drawn = panel(axes, part, split, unit, smooth)
             series += [{"variant": task.label} | item for item in drawn]
-            axes.set_title(f"{task.label} · {SPLITS[split].label}")
+            axes.set_title(f"{task.label} · {SPLITS[split].short.removeprefix('rule-')}")
             axes.set_ylabel(axis_name(task.metric, task))
+        end_labels(grid[0, index], [item for item in series if item["variant"] == task.label and item["split"] == "id"])
         if paper := published.FIG06.get(task.label):
             draw_paper_ends(grid[1, index], paper)
-        grid[1, index].set_xlabel(label)
+        grid[1, index].set_xlabel(label.replace("training ", "") if len(columns) > 2 else label)
     legend(figure, rows, paper_handle())
     paper = {"end_of_curve": published.FIG06, "axes": published.FIG05}
-    return Drawing(figure, record("fig05", title, subtitle, tables.profile, series, paper))
+    seen = "A column of two panels of lines for each task: above under the training rule, below under a new one."
+    return Drawing(figure, record("fig05", title, subtitle, tables.profile, series, paper, seen))
 
 
 def legend(figure, rows: pd.DataFrame, *more) -> None:
@@ -271,36 +349,42 @@ def legend(figure, rows: pd.DataFrame, *more) -> None:
 
 @styled
 def suboptimal(tables: Tables) -> Drawing:
-    """Fig. 15: SFT on trajectories with errors and corrections; the main experiment's SFT beside it."""
+    """Fig. 15: SFT on trajectories with errors and corrections; SFT and RL of the main experiment beside it."""
     task = labelled(published.FIGURE_OF[15])
     rows = select(
         tables.metrics, task=task.name, modality=task.modality, experiment="suboptimal", method="sft_suboptimal",
-        metric="success",
+        metric="success", split=["id", "rule_ood"],
     )  # fmt: skip
     if rows.empty:
         raise NothingToDraw("it needs GP-L rows of experiment 'suboptimal', method sft_suboptimal")
-    main = select(main_rows(tables, task), seed=sorted(rows["seed"].unique()))
+    main = select(main_rows(tables, task), method=["init", "sft", "rl"], split=["id", "rule_ood"])
     title = "Fig. 15 · SFT on sub-optimal, error-correcting trajectories"
     remark = "the paper prints its conclusion (ID rises, OOD falls) but no values"
-    subtitle = caption(tables.profile, rows, "bands", "GP-L", remark)
-    figure = canvas(8.2, 3.2, title, subtitle)
+    shown = pd.concat([rows, main])
+    subtitle = curve_caption(tables.profile, shown, "bands", "GP-L", remark)
+    figure = canvas(WIDTH, 2.6, title, subtitle)
     grid = figure.subplots(1, 2)
-    shown = pd.concat([rows, select(main, method=["init", "sft"])])
     unit, label = flops_scale(shown["train_flops"].max())
     series = []
     for axes, split in zip(grid, ("id", "rule_ood"), strict=True):
         init = select(main, method="init", split=split)
-        for method, source in (("sft", main), ("sft_suboptimal", rows)):
+        for method, source in (("sft", main), ("rl", main), ("sft_suboptimal", rows)):
             branch = select(source, method=method, split=split)
             if len(branch):
-                series.append(draw_curve(axes, branch, init, unit, method))
+                own = select(init, seed=sorted(branch["seed"].unique()))
+                series.append(draw_curve(axes, branch, own, unit, method))
         if len(init):
             draw_star(axes, init, unit)
         axes.set_title(SPLITS[split].label)
         axes.set_xlabel(label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, _headroom(axes))
     grid[0].set_ylabel("success rate (%)")
     names = {"sft": "SFT on expert answers"}
-    handles = [handle(name, label=names.get(name, METHODS[name].label)) for name in methods_in(shown)]
+    counts = {name: select(shown, method=name)["seed"].nunique() for name in methods_in(shown)}
+    handles = [
+        handle(name, label=f"{names.get(name, METHODS[name].label)} ({count} seed{'s' * (count > 1)})")
+        for name, count in counts.items()
+    ]
     legend_below(figure, handles, len(handles))
-    return Drawing(figure, record("fig15", title, subtitle, tables.profile, series, published.FIG15))
+    seen = "Two panels of lines over training compute, under the training rule and under a new rule."
+    return Drawing(figure, record("fig15", title, subtitle, tables.profile, series, published.FIG15, seen))

@@ -14,11 +14,13 @@ from itertools import repeat
 
 from .. import doctor, paths, tables
 from ..files import reason
-from . import ablations, bars, curves, examples, failures, maps, mechanism, search, tuning, visual
+from . import ablations, bars, curves, examples, failures, maps, mechanism, revision, search, tuning, visual
 from .style import Drawing, NothingToDraw, Tables, save_figure
 
 FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
     1: curves.whole_routes,
+    2: revision.sequential_revision,
+    3: revision.prompt_update,
     4: maps.route_on_a_map,
     5: curves.main_curves,
     6: bars.rule_ood_bars,

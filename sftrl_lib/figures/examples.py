@@ -20,7 +20,8 @@ from .page import (
     Block,
     cut,
     heard,
-    middle_cut,
+    printable,
+    sections_cut,
     set_page,
     source,
     verdict,
@@ -28,8 +29,8 @@ from .page import (
 )
 from .style import GREY, Drawing, NothingToDraw, Tables, record, styled
 
-ASKED = (30, 16)  # most lines of the prompt shown: from its start, from its end
-ANSWERED = 12  # most lines of one answer shown
+ASKED = {"text": (7, 4), "image": (4, 2)}  # most lines of a section of the prompt: from its start, from its end
+ANSWERED = 10  # most lines of one answer shown
 
 
 def example(tables: Tables, task: Task) -> Drawing:
@@ -42,25 +43,40 @@ def example(tables: Tables, task: Task) -> Drawing:
     name = f"fig{number}" if number else f"example-{task.key}"
     title = f"{f'Fig. {number} · ' if number else ''}{task.label}: a prompt, the answers and the verifier"
     subtitle = f"{source(tables.profile, episode)} · tinted: the rule that the prompt states"
+    pictures = [image for seen in (False, True) if (image := picture(tables, episode, turns[0], seen)) is not None]
     if task.modality == "image":
         subtitle += f" · {task.words.picture}"
-    asked = middle_cut(wrapped(heard(turns[0]), task.words.rule), *ASKED)
+    asked = sections_cut(wrapped(heard(turns[0]), task.words.rule), *ASKED.get(task.modality, ASKED["text"]))
     blocks = [Block("prompt", GREY, asked, box=PROMPT)]
     for index, turn in enumerate(turns):
         answer = cut(wrapped(turn.get("output", "")), ANSWERED)
         speaker = "answer" if len(turns) == 1 else f"attempt {index + 1}"
         blocks.append(Block(speaker, METHODS[episode["method"]].color, answer, box=ANSWER))
         blocks.append(verdict(turns, index))
-    figure = set_page(title, subtitle, blocks, episode, picture(tables, episode, turns[0]))
+    figure = set_page(title, subtitle, blocks, episode, pictures)
     series = [episode | {"turns": turns}]
-    return Drawing(figure, record(name, title, subtitle, tables.profile, series, published.EXAMPLES))
+    seen = f"A page of text, and for tasks with pictures the picture: {said_in(turns)}"
+    return Drawing(figure, record(name, title, subtitle, tables.profile, series, published.EXAMPLES, seen))
 
 
-def picture(tables: Tables, episode: dict, turn: dict) -> np.ndarray | None:
-    """The picture of a turn, (height, width, 3) uint8, as stored with the tables; None if none was stored."""
+def said_in(turns: list[dict]) -> str:
+    """The attempts of one exchange and their verdicts, for an alternative text."""
+    said = [
+        f"attempt {number}: {' '.join(printable(turn.get('output', '')).split())[:160]} "
+        f"({str(turn.get('outcome', '')).replace('_', ' ')})"
+        for number, turn in enumerate(turns, start=1)
+    ]
+    return "; ".join(said) + "."
+
+
+def picture(tables: Tables, episode: dict, turn: dict, seen: bool = False) -> np.ndarray | None:
+    """The picture of a turn, (height, width, 3) uint8, as stored with the tables; None if none was stored.
+
+    seen: in the few pixels that the model saw.
+    """
     if tables.pictures is None:
         return None
-    path = tables.pictures / f"{picture_name(episode, turn)}.png"
+    path = tables.pictures / f"{picture_name(episode, turn, seen)}.png"
     return np.asarray(Image.open(path).convert("RGB")) if path.is_file() else None
 
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 
 from .. import published
 from ..methods import METHODS
+from ..tables import ends, select
 from ..tasks import labelled
 from ..transcripts import exchanges, sections
 from ..virl.schema import COMPASS
+from .examples import said_in
 from .page import ANSWER, PROMPT, Block, cut, heard, middle_cut, set_page, source, verdict, wrapped
 from .style import GREY, Drawing, NothingToDraw, Tables, record, styled
 
@@ -33,7 +35,8 @@ def failure_without_sft(tables: Tables) -> Drawing:
     if episode is None:
         raise NothingToDraw("it needs a failing transcript of method rl_no_init")
     title = "Fig. 20 · What the model answers without SFT"
-    subtitle = f"{source(tables.profile, episode)} · paper: a Python program instead of JSON"
+    told = [source(tables.profile, episode), _ends_by_setting(tables, episode), "paper: a Python program, no JSON"]
+    subtitle = " · ".join(filter(None, told))
     shown = episode["turns"][:TURNS]
     asked = middle_cut(wrapped(heard(shown[0])), 3, LONGEST - 4)  # the task at the start, the hand at the end
     blocks = [Block("asked", GREY, asked, ink=GREY)]
@@ -42,8 +45,23 @@ def failure_without_sft(tables: Tables) -> Drawing:
         blocks.append(Block(f"attempt {index + 1}", METHODS["rl_no_init"].color, answer, box=ANSWER))
         blocks.append(verdict(episode["turns"], index))
     figure = set_page(title, subtitle, blocks, episode)
-    data = record("fig20", title, subtitle, tables.profile, [episode | {"turns": shown}], published.FIG20)
+    series = [episode | {"turns": shown}]
+    data = record(
+        "fig20", title, subtitle, tables.profile, series, published.FIG20, f"A page of text: {said_in(shown)}"
+    )
     return Drawing(figure, data)
+
+
+def _ends_by_setting(tables: Tables, episode: dict) -> str:
+    """Which setting the episode is of, and where each setting of the experiment ends in distribution."""
+    if tables.metrics is None:
+        return ""
+    own = {key: episode[key] for key in ("task", "modality", "method", "experiment", "seed")}
+    last = ends(select(tables.metrics, **own, split="id", metric="success"))
+    if last.empty:
+        return ""
+    by_setting = ", ".join(f"{row.setting} {100 * row.value:.0f} %" for row in last.itertuples())
+    return f"this is {episode['setting']}; success in distribution ends at: {by_setting}"
 
 
 def _first_failure(transcripts: list[dict]) -> dict | None:
@@ -73,7 +91,12 @@ def failure_of_sft(tables: Tables) -> Drawing:
         raise NothingToDraw("it needs a navigation transcript of method sft, split rule_ood, with an absolute heading")
     _, episode, turns = found
     title = "Fig. 21 · After much SFT: a heading that the prompt does not offer"
-    subtitle = f"{source(tables.profile, episode)} · paper: the same failure, turn_direction(northwest)"
+    told = [
+        source(tables.profile, episode),
+        _turns_by_seed(tables, episode),
+        "paper: the same, turn_direction(northwest)",
+    ]
+    subtitle = " · ".join(filter(None, told))
     blocks = []
     parts = sections(heard(turns[0]))
     for name in ("Instruction", "Action space", "Observations and actions sequence"):
@@ -89,8 +112,21 @@ def failure_of_sft(tables: Tables) -> Drawing:
     if expert := turns[0].get("expert_action"):
         blocks.append(Block("expert", GREY, wrapped(expert), ink=GREY))
     figure = set_page(title, subtitle, blocks)
-    data = record("fig21", title, subtitle, tables.profile, [episode | {"turns": turns}], published.FIG21)
+    series = [episode | {"turns": turns}]
+    data = record(
+        "fig21", title, subtitle, tables.profile, series, published.FIG21, f"A page of text: {said_in(turns)}"
+    )
     return Drawing(figure, data)
+
+
+def _turns_by_seed(tables: Tables, episode: dict) -> str:
+    """How often SFT of each seed turns by the training rule at its end, because one example says nothing of that."""
+    if tables.metrics is None:
+        return ""
+    own = {key: episode[key] for key in ("task", "modality", "method", "experiment", "split")}
+    last = ends(select(tables.metrics, **own, setting="sampled", metric="training_rule"))
+    shares = ", ".join(f"{100 * row.value:.0f} % (seed {row.seed})" for row in last.itertuples())
+    return f"turns by the training rule at the end: {shares}" if shares else ""
 
 
 def _old_headings(transcripts: list[dict]) -> Iterator[tuple[tuple, dict, list[dict]]]:

@@ -10,10 +10,12 @@ import json
 import math
 from dataclasses import dataclass
 
+import matplotlib as mpl
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 from .. import published
@@ -26,7 +28,10 @@ from .page import feedback, heard, printable, source, wrapped
 from .style import (
     GREY,
     INK,
+    RC,
     RIGHT,
+    SMALLEST,
+    WIDTH,
     WRONG,
     Drawing,
     NothingToDraw,
@@ -40,10 +45,11 @@ LAND, STREET, KERB = "#f3f1ec", "#ffffff", "#dfdbd3"
 NEIGHBOURS = 13.0  # metres; panoramas closer than this are on the same street
 MARGIN = 75.0  # metres around the route
 CORNER = 20.0  # metres from a crossing to its landmark
-SIZE = 6.4  # side of the map, inches
-TEXT = 6.6  # width of the text column beside it, inches
-LINE = (0.17, 0.21)  # smallest and largest line spacing in that column, inches
-WIDTH = 84  # characters per line in that column
+SIZE = 3.35  # width of the map, inches
+TEXT = 3.4  # width of the text column beside it, inches
+TALLEST, SHORTEST = 5.2, 2.8  # heights of the map, which is as high as the text, inches
+LINE = 0.132  # from line to line in that column, inches
+CHARACTERS = 58  # in a line there
 
 
 @dataclass(frozen=True)
@@ -67,15 +73,32 @@ def route_on_a_map(tables: Tables) -> Drawing:
     title = f"Fig. 4 · A walk through a generated {scene['city'].split(':')[0].upper()}, instruction by instruction"
     outcome = "the destination reached" if episode.get("success") else "ended before the destination"
     subtitle = f"{source(tables.profile, episode)} · {outcome} · streets and landmarks are invented"
-    figure = canvas(SIZE + TEXT + 0.3, SIZE + 0.25, title, subtitle)
+    rows = _rows(episode, steps)
+    high = min(max(LINE * len(rows) + 0.05, SHORTEST), TALLEST)
+    figure = canvas(WIDTH, high + 0.14, title, subtitle)
     figure.set_layout_engine("none")  # set by hand: inches from the bottom left
     width, height = figure.get_size_inches()
-    map_axes = figure.add_axes((0.12 / width, 0.12 / height, SIZE / width, SIZE / height))
-    _draw_map(map_axes, episode, scene, steps)
-    text_axes = figure.add_axes(((SIZE + 0.4) / width, 0.12 / height, TEXT / width, SIZE / height))
-    _draw_text(text_axes, episode, steps)
+    map_axes = figure.add_axes((0.07 / width, 0.07 / height, SIZE / width, high / height))
+    _draw_map(map_axes, episode, scene, steps, high)
+    text_axes = figure.add_axes(((SIZE + 0.2) / width, 0.07 / height, TEXT / width, high / height))
+    _draw_text(text_axes, rows, high)
     shown = [{key: value for key, value in episode.items() if key != "turns"} | {"steps": [vars(s) for s in steps]}]
-    return Drawing(figure, record("fig04", title, subtitle, tables.profile, shown, published.FIG04))
+    seen = (
+        f"A map of the route, and beside it the instructions and what was answered. {' '.join(episode['instructions'])}"
+    )
+    return Drawing(figure, record("fig04", title, subtitle, tables.profile, shown, published.FIG04, seen))
+
+
+def map_of(path: list, scene: dict, size: float = 4.2) -> Drawing:
+    """A route on the map of its city, for notebooks: `path` in degrees, `scene` as from `Task.scene`."""
+    with mpl.style.context(["default", RC]):
+        figure = Figure(figsize=(size, size))
+        axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+        steps = [Step(0, tuple(range(len(path))), "", ())]
+        _draw_map(axes, {"path": path, "method": "rl"}, scene, steps, SIZE)
+    names = [printable(leg["landmark"]) for leg in scene["legs"] if leg["landmark"]]
+    alt = f"A map of {scene['city']} with a route of {len(path)} positions. Landmarks: {'; '.join(names)}."
+    return Drawing(figure, {"alt": alt})
 
 
 def _mapped(tables: Tables) -> tuple[dict, dict] | None:
@@ -134,47 +157,55 @@ class _Ground:
         return points
 
 
-def _draw_map(axes: Axes, episode: dict, scene: dict, steps: list[Step]) -> None:
+def _draw_map(axes: Axes, episode: dict, scene: dict, steps: list[Step], high: float) -> None:
     color, reached = METHODS[episode["method"]].color, max(place for step in steps for place in step.rail)
-    path = street_map(axes, episode["path"], scene, reached, color)
+    path = street_map(axes, episode["path"], scene, reached, color, high=high)
     for step in steps:
         if step.number:
             x, y = path[step.rail[0]]
             clean = all(right for _, right, _ in step.did)
-            axes.text(x, y, f"{step.number}", ha="center", va="center", fontsize=8.2, fontweight="bold",
+            axes.text(x, y, f"{step.number}", ha="center", va="center", fontsize=7, fontweight="bold",
                       color="white", zorder=8,
-                      bbox={"boxstyle": "circle,pad=0.22", "facecolor": color if clean else WRONG,
+                      bbox={"boxstyle": "circle,pad=0.2", "facecolor": color if clean else WRONG,
                             "edgecolor": "white", "linewidth": 1.2})  # fmt: skip
 
 
 def street_map(
-    axes: Axes, route: list, scene: dict, reached: int, color: str, side: float = SIZE, ahead: bool = True
+    axes: Axes,
+    route: list,
+    scene: dict,
+    reached: int,
+    color: str,
+    side: float = SIZE,
+    high: float | None = None,
+    ahead: bool = True,
 ) -> np.ndarray:
     """Draw the streets around a route, the route and its landmarks; returns the route in metres, (points, 2).
 
     route: latitude and longitude of every position. scene: see `Task.scene`. reached: index of the last position walked
-    to. side: of the map in inches. ahead: whether to draw what is beyond it.
+    to. side, high: width and height of the map in inches; square by default. ahead: whether to draw what is beyond it.
     """
     ground = _Ground(route)
     path = ground.metres(route)
-    half = max(110.0, np.abs(path).max() + MARGIN)
-    axes.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[], facecolor=LAND)
+    reach, tall = np.abs(path).max(axis=0), (high or side) / side
+    half = max(110.0, reach[0] + MARGIN, (reach[1] + MARGIN) / tall)
+    axes.set(xlim=(-half, half), ylim=(-half * tall, half * tall), xticks=[], yticks=[], facecolor=LAND)
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set(visible=True, color=KERB)
     street = 11.0 * 72 * side / (2 * half)  # points: 11 m, kerb to kerb
-    _draw_streets(axes, ground.metres(scene["panoramas"]), half, street)
+    _draw_streets(axes, ground.metres(scene["panoramas"]), half * max(tall, 1.0), street)
     if ahead:
-        axes.plot(*path[reached:].T, color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.8, zorder=3,
+        axes.plot(*path[reached:].T, color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.4, zorder=3,
                   label="not reached")  # fmt: skip
-    axes.plot(*path[: reached + 1].T, color=color, linewidth=4.5, alpha=0.9, zorder=4, solid_joinstyle="round",
+    axes.plot(*path[: reached + 1].T, color=color, linewidth=3.2, alpha=0.9, zorder=4, solid_joinstyle="round",
               solid_capstyle="round", label="walked")  # fmt: skip
     _draw_arrows(axes, path[: reached + 1], color)
     shown = path if ahead else path[: reached + 1]
-    axes.plot(*shown.T, linestyle="none", marker="o", markersize=3.6, markerfacecolor="white", markeredgecolor=color,
+    axes.plot(*shown.T, linestyle="none", marker="o", markersize=2.8, markerfacecolor="white", markeredgecolor=color,
               markeredgewidth=1.0, zorder=6, label="positions")  # fmt: skip
-    _draw_landmarks(axes, ground, path, scene["legs"], half, side)
-    _draw_scale(axes, path, half)
+    _draw_landmarks(axes, ground, path, scene["legs"], half, half * tall, side)
+    _draw_scale(axes, path, half, half * tall)
     return path
 
 
@@ -198,9 +229,11 @@ def _draw_arrows(axes: Axes, path: np.ndarray, color: str) -> None:
                                       "linewidth": 0, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
 
 
-def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, legs: list, half: float, side: float) -> None:
+def _draw_landmarks(
+    axes: Axes, ground: _Ground, path: np.ndarray, legs: list[dict], half: float, top: float, side: float
+) -> None:
     """Each landmark with its name, at the corner where it is visible on arrival at the crossing."""
-    halo = [effects.withStroke(linewidth=3, foreground=LAND)]
+    halo = [effects.withStroke(linewidth=2.4, foreground=LAND)]
     taken: list[tuple] = []
     for leg, crossing in zip(legs, ground.metres([leg["end"] for leg in legs]), strict=True):
         if leg["landmark"] is None:
@@ -211,17 +244,24 @@ def _draw_landmarks(axes: Axes, ground: _Ground, path: np.ndarray, legs: list, h
         angle = math.radians(leg["heading"] + turn)
         way = np.array([math.sin(angle), math.cos(angle)])
         place = crossing + CORNER * way
-        look = {"marker": "*", "markersize": 17} if last else {"marker": "s", "markersize": 7}
+        look = {"marker": "*", "markersize": 12} if last else {"marker": "s", "markersize": 5}
         axes.plot(*place, color="#d98e00" if last else "#8c6d46", markeredgecolor="white", zorder=7,
                   label="destination" if last else "landmark", **look)  # fmt: skip
-        x, y, box = _room_for(name[:40], place, way, path, half, side, taken)
+        x, y, box = _room_for(name[:40], place, way, path, half, top, side, taken)
         taken.append(box)
-        axes.text(x, y, name[:40], ha="center", va="center", fontsize=9.4, fontweight="bold", zorder=9,
+        axes.text(x, y, name[:40], ha="center", va="center", fontsize=7.4, fontweight="bold", zorder=9,
                   path_effects=halo, parse_math=False, color="#a86f00" if last else "#6b5233")  # fmt: skip
 
 
 def _room_for(
-    name: str, place: np.ndarray, way: np.ndarray, path: np.ndarray, half: float, side: float, taken: list
+    name: str,
+    place: np.ndarray,
+    way: np.ndarray,
+    path: np.ndarray,
+    half: float,
+    top: float,
+    side: float,
+    taken: list,
 ) -> tuple:
     """Where to write a name: (x, y, box) in metres, centred on (x, y), beside, above or below its marker.
 
@@ -229,77 +269,79 @@ def _room_for(
     from the crossing.
     """
     unit = 2 * half / side  # metres per inch
-    wide, high = 0.041 * unit * len(name), 0.09 * unit  # half of the text's width and height
+    wide, high = 0.033 * unit * len(name), 0.075 * unit  # half of the text's width and height
     samples = np.linspace(path[:-1], path[1:], 12).reshape(-1, 2)
     options = []
     for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        x, y = place[0] + dx * (wide + 0.13 * unit), place[1] + dy * 0.21 * unit
+        x, y = place[0] + dx * (wide + 0.13 * unit), place[1] + dy * 0.25 * unit
         box = (x - wide, x + wide, y - high, y + high)
-        outside = max(abs(box[0]), abs(box[1]), abs(box[2]), abs(box[3])) > 0.99 * half
+        outside = max(abs(box[0]), abs(box[1])) > 0.99 * half or max(abs(box[2]), abs(box[3])) > 0.99 * top
         clash = sum(box[0] < b[1] and box[1] > b[0] and box[2] < b[3] and box[3] > b[2] for b in taken)
-        near = 0.12 * unit  # margin for the route's width and its numbers
+        near = 0.15 * unit  # margin for the route's width and its numbers
         hidden = (np.abs(samples - (x, y)) < (wide + near, high + near)).all(axis=1).sum()
         options.append(((outside, clash, hidden, dx == 0, -(dx * way[0] + dy * way[1])), x, y, box))
     return min(options)[1:]
 
 
-def _draw_scale(axes: Axes, path: np.ndarray, half: float) -> None:
+def _draw_scale(axes: Axes, path: np.ndarray, half: float, top: float) -> None:
     """A scale bar and a north arrow in the corner farthest from the route."""
     corners = [(x, y) for x in (-1, 1) for y in (-1, 1)]
-    x, y = max(corners, key=lambda corner: np.hypot(*(path - 0.85 * half * np.array(corner)).T).min())
+    x, y = max(corners, key=lambda corner: np.hypot(*(path - 0.85 * np.array((half, top)) * corner).T).min())
     length = 100.0 if half > 160 else 50.0
-    left, base = (x * 0.92 * half - (length if x > 0 else 0)), y * 0.86 * half - 0.04 * half
+    left, base = (x * 0.92 * half - (length if x > 0 else 0)), y * 0.86 * top - 0.04 * half
     box = {"facecolor": LAND, "alpha": 0.85, "edgecolor": "none", "zorder": 9}
     pad = 0.04 * half
     axes.fill_between([left - pad, left + length + pad], base - pad, base + 0.17 * half, **box)
     axes.plot([left, left + length], [base, base], color=INK, linewidth=2, solid_capstyle="butt", zorder=10)
-    axes.text(left, base + 0.015 * half, f"{length:.0f} m", va="bottom", fontsize=8.5, zorder=10)
+    axes.text(left, base + 0.015 * half, f"{length:.0f} m", va="bottom", fontsize=7, zorder=10)
     north = left + length
     axes.annotate("", (north, base + 0.1 * half), (north, base + 0.015 * half), zorder=10,
                   arrowprops={"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
-    axes.text(north, base + 0.105 * half, "N", ha="center", va="bottom", fontsize=8.5, zorder=10)
+    axes.text(north, base + 0.105 * half, "N", ha="center", va="bottom", fontsize=7, zorder=10)
 
 
-def _draw_text(axes: Axes, episode: dict, steps: list[Step]) -> None:
-    """Right of the map: the instructions, then the steps with observations, actions and feedback."""
-    axes.set_axis_off()
-    axes.set(xlim=(0, TEXT), ylim=(SIZE, 0))
+def _rows(episode: dict, steps: list[Step]) -> list[tuple]:
+    """The lines beside the map: the instructions, then the steps with observations, actions and feedback."""
     rows: list[tuple] = [(0, "Instructions", INK, "bold", "")]
     for number, sentence in enumerate(episode.get("instructions", []), start=1):
-        for index, line in enumerate(wrapped(f"{number}. {sentence}", width=WIDTH)):
-            rows.append((0 if index == 0 else 0.2, line.text, INK, "normal", ""))
+        for index, line in enumerate(wrapped(f"{number}. {sentence}", width=CHARACTERS)):
+            rows.append((0 if index == 0 else 0.15, line.text, INK, "normal", ""))
     rows += [(0, "", INK, "normal", ""), (0, "What the model saw, and what it answered", INK, "bold", "")]
     color = METHODS[episode["method"]].color
     for step in steps:
         rows += _rows_of(step, color)
-    room = int(SIZE / LINE[0])
+    room = int(TALLEST / LINE)
     if len(rows) > room:
-        rows = [*rows[: room - 1], (0.3, f"[... {len(rows) - room + 1} more lines]", GREY, "normal", "")]
-    line = min(LINE[1], SIZE / len(rows))  # a short route is set in larger type
-    size = 9.8 * line / LINE[1]
+        rows = [*rows[: room - 1], (0.22, f"[... {len(rows) - room + 1} more lines]", GREY, "normal", "")]
+    return rows
+
+
+def _draw_text(axes: Axes, rows: list[tuple], high: float) -> None:
+    axes.set_axis_off()
+    axes.set(xlim=(0, TEXT), ylim=(high, 0))
     for index, (indent, text, ink, weight, badge) in enumerate(rows):
-        y = 0.02 + line * index
+        y = 0.02 + LINE * index
         if badge:
-            axes.text(0.1, y + 0.38 * line, badge, ha="center", va="center", fontsize=0.8 * size, color="white",
+            axes.text(0.08, y + 0.42 * LINE, badge, ha="center", va="center", fontsize=SMALLEST, color="white",
                       fontweight="bold",
-                      bbox={"boxstyle": "circle,pad=0.2", "facecolor": ink, "edgecolor": "none"})  # fmt: skip
+                      bbox={"boxstyle": "circle,pad=0.12", "facecolor": ink, "edgecolor": "none"})  # fmt: skip
             ink = INK
-        axes.text(indent, y, text, va="top", fontsize=size, color=ink, fontweight=weight, parse_math=False)
+        axes.text(indent, y, text, va="top", fontsize=SMALLEST, color=ink, fontweight=weight, parse_math=False)
 
 
 def _rows_of(step: Step, color: str) -> list[tuple]:
     """The lines of one step, each as (indent in inches, text, colour, weight, badge)."""
     if not step.number:
         times = f" × {len(step.rail)}" if len(step.rail) > 1 else ""
-        return [(0.3, f"✓ forward(){times}", RIGHT, "normal", "")]
+        return [(0.22, f"✓ forward(){times}", RIGHT, "normal", "")]
     clean = all(right for _, right, _ in step.did)
-    seen = [line.text for line in wrapped(f"saw  {step.saw.rstrip(';')}", width=WIDTH - 6)][:2]
-    rows = [(0.3, seen[0], color if clean else WRONG, "normal", f"{step.number}")]
-    rows += [(0.3, text, INK, "normal", "") for text in seen[1:]]
+    seen = [line.text for line in wrapped(f"saw  {step.saw.rstrip(';')}", width=CHARACTERS - 6)][:2]
+    rows = [(0.22, seen[0], color if clean else WRONG, "normal", f"{step.number}")]
+    rows += [(0.22, text, INK, "normal", "") for text in seen[1:]]
     for did, right, said in step.did:
         weight, ink = "bold" if right and not clean else "normal", RIGHT if right else WRONG
-        rows.append((0.3, wrapped(f"{'✓' if right else '✗'} {did}", width=WIDTH - 6)[0].text, ink, weight, ""))
+        rows.append((0.22, wrapped(f"{'✓' if right else '✗'} {did}", width=CHARACTERS - 6)[0].text, ink, weight, ""))
         if said and not right:
-            heard_back = wrapped(f"“{' '.join(said.split())}”", width=WIDTH - 8)[:2]
-            rows += [(0.5, line.text, GREY, "normal", "") for line in heard_back]
+            heard_back = wrapped(f"“{' '.join(said.split())}”", width=CHARACTERS - 8)[:2]
+            rows += [(0.36, line.text, GREY, "normal", "") for line in heard_back]
     return rows

@@ -1,7 +1,8 @@
 """The look and the files of all figures: one palette, one header, one set of file formats.
 
 A method has the colour and the marker of its entry in `methods.py` in every figure (red SFT, blue RL, as in the paper).
-The paper's values are always hollow, ours filled.
+The paper's values are always hollow, ours filled. Every figure is drawn as wide as a printed page's text, so that its
+letters have the size on paper that they have here.
 """
 
 from __future__ import annotations
@@ -22,29 +23,39 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from .. import paths, published
 from ..claims.statistics import CONFIDENCE, Estimate
 from ..files import write_atomically
 from ..methods import INIT, METHODS
+from ..profiles import PROFILES
 from ..tables import select
 from ..task import SPLITS, Task
 from ..tasks import TASKS
 
-INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
+WIDTH = 7.0  # inches, of the text on a printed page; no figure is wider
+SMALLEST = 7.0  # points, of any letter
+
+INK, GREY, PALE = "#222222", "#5c5c5c", "#d9d9d9"
 RIGHT, WRONG, MARK = "#00795a", "#882255", "#ffe9a8"  # colours of verdicts; tint behind highlighted words
 
-_RC = {
+RC = {
     **sns.axes_style("ticks"),
-    **sns.plotting_context("notebook", font_scale=0.82),
+    "font.size": 8, "axes.labelsize": 7.5, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7.5,
+    "lines.linewidth": 1.5, "hatch.linewidth": 0.6,
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#8a8a8a", "axes.linewidth": 0.8,
-    "xtick.color": GREY, "ytick.color": GREY, "xtick.major.size": 3.0, "ytick.major.size": 3.0,
-    "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#ececec", "grid.linewidth": 0.8,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#8a8a8a", "axes.linewidth": 0.7,
+    "xtick.color": GREY, "ytick.color": GREY, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
+    "xtick.major.width": 0.7, "ytick.major.width": 0.7, "xtick.major.pad": 2.5, "ytick.major.pad": 2.5,
+    "axes.labelpad": 3,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#ececec", "grid.linewidth": 0.6,
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
-    "legend.frameon": False, "figure.facecolor": "white", "figure.dpi": 100, "pdf.fonttype": 42,
+    "axes.titlesize": 8, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 5,
+    "legend.frameon": False, "legend.handlelength": 1.8, "legend.columnspacing": 1.4, "legend.handletextpad": 0.5,
+    "figure.facecolor": "white", "figure.dpi": 100, "pdf.fonttype": 42,
     "text.hinting": "none",  # exact letter widths, so that a tint lines up with its word
 }  # fmt: skip
 
@@ -65,13 +76,17 @@ class Tables:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure and the numbers in it. Displays itself in a notebook."""
+    """A finished figure and the numbers in it. Displays itself in a notebook, with its alternative text."""
 
     figure: Figure
     data: dict
 
-    def png(self, dpi: int = 160) -> bytes:
-        return _rendered(self.figure, "png", dpi=dpi, metadata={"Software": None})
+    def png(self, dpi: int = 300) -> bytes:
+        """In 256 colours, which nobody can tell from all of them here, and which take a third of the bytes."""
+        drawn = Image.open(io.BytesIO(_rendered(self.figure, "png", dpi=dpi, metadata={"Software": None})))
+        buffer = io.BytesIO()
+        drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", dpi=(dpi, dpi), optimize=True)
+        return buffer.getvalue()
 
     def pdf(self) -> bytes:
         return _rendered(self.figure, "pdf", metadata={"Creator": None, "Producer": None, "CreationDate": None})
@@ -79,8 +94,9 @@ class Drawing:
     def json(self) -> str:
         return json.dumps(_stable(self.data), indent=1, ensure_ascii=False) + "\n"
 
-    def _repr_png_(self) -> bytes:
-        return self.png(dpi=110)
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        about = {"alt": self.data["alt"], "width": round(126 * self.figure.get_figwidth())}
+        return {"image/png": self.png(dpi=200), "text/plain": self.data["alt"]}, {"image/png": about}
 
 
 def styled(draw: Callable[[Tables], Drawing]) -> Callable[[Tables], Drawing]:
@@ -88,7 +104,7 @@ def styled(draw: Callable[[Tables], Drawing]) -> Callable[[Tables], Drawing]:
 
     @functools.wraps(draw)
     def wrapped(tables: Tables, **options: object) -> Drawing:
-        with mpl.style.context(["default", _RC]):
+        with mpl.style.context(["default", RC]):
             return draw(tables, **options)
 
     return wrapped
@@ -103,15 +119,24 @@ def save_figure(drawing: Drawing, name: str, profile: str) -> list:
 
 def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
     """A figure of `width` x `height` inches below a header: bold title, grey wrapped subtitle."""
-    lines = textwrap.wrap(subtitle, int(width * 15.8), break_on_hyphens=False)
-    header = 0.44 + 0.18 * len(lines)
+    titles = textwrap.wrap(title, int(width * 12.2), break_on_hyphens=False)
+    lines = textwrap.wrap(subtitle, int(width * 19.2), break_on_hyphens=False)
+    below = 0.09 + 0.17 * len(titles)
+    header = below + 0.06 + 0.133 * len(lines) + 0.06
     total = height + header
     figure = Figure(figsize=(width, total), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, height / total), w_pad=0.08, h_pad=0.06)
-    left = 0.1 / width
-    figure.text(left, 1 - 0.09 / total, title, va="top", fontsize=12.5, fontweight="bold")
-    figure.text(left, 1 - 0.37 / total, "\n".join(lines), va="top", fontsize=8.6, color=GREY, linespacing=1.35)
+    figure.get_layout_engine().set(rect=(0, 0, 1, height / total), w_pad=0.05, h_pad=0.05)
+    left = 0.07 / width
+    figure.text(left, 1 - 0.07 / total, "\n".join(titles), va="top", fontsize=10, fontweight="bold")
+    figure.text(left, 1 - (below + 0.03) / total, "\n".join(lines), va="top", fontsize=SMALLEST + 0.1, color=GREY,
+                linespacing=1.3)  # fmt: skip
     return figure
+
+
+def made_by(profile: str) -> str:
+    """The profile as captions name it; a toy run is called one."""
+    toy = profile in PROFILES and PROFILES[profile].toy
+    return f"TOY RUN (profile {profile}), its numbers mean nothing" if toy else f"profile {profile}"
 
 
 def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
@@ -120,20 +145,49 @@ def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
     count = f"{low:,}" if low == high else f"{low:,}–{high:,}"
     about = "over the seeds" if seeds > 1 else "of this seed's episodes"
     facts = [
-        f"profile {profile}",
+        made_by(profile),
         f"{seeds} seed{'s' if seeds > 1 else ''}",
         f"n = {count} episodes per point and seed",
         f"{marks}: {CONFIDENCE:.0%} CI {about}",
     ]
-    return " · ".join([*facts, *remarks])
+    return " · ".join([*facts, *filter(None, remarks)])
 
 
-def record(name: str, title: str, subtitle: str, profile: str, series: list[dict], paper: object) -> dict:
-    """The JSON file of a figure: the values drawn (percent), intervals, n, seeds, and the paper's values."""
+def record(name: str, title: str, subtitle: str, profile: str, series: list[dict], paper: object,
+           picture: str = "") -> dict:  # fmt: skip
+    """The JSON file of a figure: the values drawn (percent), intervals, n, seeds, and the paper's values.
+
+    picture: what is to be seen, for `alt`, the text for those who do not see it.
+    """
     return {
-        "figure": name, "title": title, "caption": subtitle, "profile": profile, "unit": "percent",
-        "confidence": CONFIDENCE, "series": series, "paper": paper, "paper_source": published.PAPER,
+        "figure": name, "title": title, "caption": subtitle, "alt": alternative(title, picture, series),
+        "profile": profile, "unit": "percent", "confidence": CONFIDENCE, "series": series, "paper": paper,
+        "paper_source": published.PAPER,
     }  # fmt: skip
+
+
+def alternative(title: str, picture: str, series: list[dict]) -> str:
+    """The alternative text of a figure: its title, what is to be seen, and the numbers at the ends, 24 at most."""
+    told = [said for item in series if (said := _told(item))]
+    more = f"; and {len(told) - 24} more, which the json file lists" if len(told) > 24 else ""
+    numbers = f" Values in percent: {'; '.join(told[:24])}{more}." if told else ""
+    return f"{title.rstrip('.')}. {picture}{numbers}".strip()
+
+
+def _told(item: dict) -> str:
+    """One series in words: what it is, and from where to where it goes; "" if it has no value."""
+    value = item.get("value")
+    if isinstance(value, dict) or value is None:
+        return ""
+    names = [item.get(key) for key in ("variant", "panel", "frozen", "lr", "attempts", "temperature", "setting")]
+    names += [METHODS[item["method"]].label if item.get("method") in METHODS else item.get("method")]
+    if item.get("minus"):
+        names[-1] = f"{names[-1]} minus {METHODS[item['minus']].label}"
+    names += [SPLITS[item["split"]].short if item.get("split") in SPLITS else "", item.get("metric")]
+    name = " ".join(f"{part:g}" if isinstance(part, float) else str(part).replace("_", " ") for part in names if part)
+    if isinstance(value, list | tuple):
+        return f"{name} from {value[0]:.1f} to {value[-1]:.1f}"
+    return f"{name} {value:.1f}" + (f" [{item['ci_low']:.1f}, {item['ci_high']:.1f}]" if "ci_low" in item else "")
 
 
 def percent(estimate: Estimate) -> dict:
@@ -146,8 +200,17 @@ def percent(estimate: Estimate) -> dict:
 
 def error_bar(axes: Axes, x: float, estimate: Estimate, color: str, **options: object) -> None:
     """The interval of an estimate as a thin vertical line, in percent."""
-    options = {"linewidth": 1.3, "zorder": 4, "label": "_interval"} | options
+    options = {"linewidth": 1.1, "zorder": 4, "label": "_interval"} | options
     axes.plot([x, x], [100 * estimate.low, 100 * estimate.high], color=color, **options)
+
+
+def clipped(estimate: Estimate) -> tuple[bool, bool]:
+    """Whether the interval of a level was cut at 0 and at 100 %: Student's goes on beyond them, which nothing can."""
+    cut = estimate.interval == "t over seeds"
+    return cut and estimate.low <= 0, cut and estimate.high >= 1
+
+
+CLIPPED = "triangles: the interval goes on beyond 0 or 100 %"
 
 
 def methods_in(rows: pd.DataFrame) -> list[str]:
@@ -167,7 +230,7 @@ def handle(name: str, **options: object) -> Line2D:
         "color": method.color,
         "label": method.label,
         "linestyle": "none" if is_init else "-",
-        "markersize": 11 if is_init else 5.5,
+        "markersize": 9 if is_init else 5,
     } | options
     return Line2D([], [], marker=method.marker, markeredgecolor="white", markeredgewidth=0.6, **options)
 
@@ -179,7 +242,7 @@ def split_name(split: str, task: Task) -> str:
 
 def line_handle(label: str, dashed: bool = False) -> Line2D:
     """Legend entry of a line style, in grey because it applies to all methods."""
-    look = {"linestyle": (0, (4, 2)), "linewidth": 1.3} if dashed else {"linestyle": "-", "linewidth": 1.9}
+    look = {"linestyle": (0, (4, 2)), "linewidth": 1.1} if dashed else {"linestyle": "-", "linewidth": 1.6}
     return Line2D([], [], color=GREY, label=label, **look)
 
 
@@ -191,32 +254,37 @@ def heldout_handle(rows: pd.DataFrame) -> Line2D:
     return line_handle(f"held-out {' and '.join(names)} (dashed)", dashed=True)
 
 
+SHADING = "less to more compute"  # legend of handles in several shades
+
+
 def legend_below(figure: Figure, handles: list, columns: int) -> None:
-    """One legend below all panels, with up to `columns` columns as far as they fit the figure's width."""
+    """One legend below all panels, with up to `columns` columns as far as they fit the figure's width.
+
+    A tuple of handles is one entry, for `SHADING`.
+    """
+    labels = [SHADING if isinstance(one, tuple) else one.get_label() for one in handles]
+    spread = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
     for count in range(columns, 0, -1):
-        legend = figure.legend(handles=handles, loc="outside lower center", ncols=count)
+        legend = figure.legend(handles, labels, handler_map=spread, loc="outside lower center", ncols=count)
         if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
         legend.remove()
 
 
 def paper_handle(label: str = "paper (hollow)") -> Line2D:
-    return Line2D(
-        [],
-        [],
-        marker="D",
-        linestyle="none",
-        markersize=5.5,
-        markerfacecolor="white",
-        markeredgecolor=GREY,
-        label=label,
-    )
+    return Line2D([], [], marker="D", linestyle="none", markersize=5, markerfacecolor="white", markeredgecolor=GREY,
+                  label=label)  # fmt: skip
 
 
 def flops_scale(largest: float) -> tuple[float, str]:
     """Divisor and label of an axis that shows training compute up to `largest` FLOPs."""
     power = math.floor(math.log10(largest)) if largest > 0 else 0
-    return 10.0**power, rf"training compute ($10^{{{power}}}$ FLOPs)"
+    return 10.0**power, f"training compute ({power_of_ten(power)} FLOPs)"
+
+
+def power_of_ten(power: int) -> str:
+    """10¹² for 12, in letters of full size."""
+    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def axis_name(metric: str, task: Task) -> str:
@@ -241,7 +309,7 @@ def points(value: float) -> str:
 
 def _rendered(figure: Figure, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    with mpl.style.context(["default", _RC]), warnings.catch_warnings():
+    with mpl.style.context(["default", RC]), warnings.catch_warnings():
         # Model output may contain any character; those that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(buffer, format=kind, **options)

@@ -15,13 +15,15 @@ from matplotlib.lines import Line2D
 from .. import published
 from ..claims import statistics
 from ..methods import METHODS
-from ..tables import along, ends, select
-from ..task import SPLITS
+from ..tables import along, clusters, ends, select
+from ..task import SPLITS, Task
 from ..tasks import labelled
-from .bars import bar_group
-from .curves import checkpoints, main_rows, panel, tasks_with_branches
+from .bars import end_bars
+from .curves import checkpoints, curve_caption, end_labels, main_rows, panel, tasks_with_branches
 from .style import (
     GREY,
+    INK,
+    WIDTH,
     Drawing,
     NothingToDraw,
     Tables,
@@ -49,43 +51,54 @@ def visual_ood(tables: Tables) -> Drawing:
         raise NothingToDraw("it needs GP-VL or V-IRL-VL rows of experiment 'main', metric success, split visual_ood")
     rows = pd.concat([part for _, part in blocks])
     title = "Fig. 7 · Under a new look, at equal training compute"
-    remarks = ["dots and circles: single seeds", "bold: difference to Init in points, with its CI"]
-    remarks += ["hatched: as printed in the paper, no intervals"]
-    if "V-IRL-VL" in [task.label for task, _ in blocks]:
-        remarks.append("V-IRL-VL: ours on generated cities, the paper's on the official mini benchmark")
-    subtitle = caption(tables.profile, rows, "bands and lines", *remarks)
-    figure = canvas(10.4, 3.5 * len(blocks), title, subtitle)
-    grid = figure.subplots(len(blocks), 2, squeeze=False, width_ratios=(1, 1.35))
+    remarks = [
+        "with a sign: difference to Init in points, with its CI",
+        "hatched: as printed in the paper, no intervals",
+    ]
+    remarks += [f"{task.label}: {where}" for task, part in blocks if (where := _where(task, part))]
+    subtitle = curve_caption(tables.profile, rows, "bands and lines", *remarks, dots="dots, circles")
+    figure = canvas(WIDTH, 2.15 * len(blocks), title, subtitle)
+    grid = figure.subplots(len(blocks), 2, squeeze=False, width_ratios=(1, 1))
     series = []
     for (left, right), (task, part) in zip(grid, blocks, strict=True):
         unit, label = flops_scale(part["train_flops"].max())
         paper = published.FIG07.get(task.label)
-        drawn = panel(left, part, "visual_ood", unit) + bar_group(right, ends(part), paper)
-        series += [{"variant": task.label} | item for item in drawn]
+        lines = panel(left, part, "visual_ood", unit)
+        end_labels(left, lines)
+        series += [{"variant": task.label} | item for item in (*lines, *end_bars(right, ends(part), paper))]
         left.set(xlabel=label, ylabel=axis_name("success", task))
         left.set_title(f"{task.label} · {SPLITS['visual_ood'].label}")
+        right.set_xlabel(axis_name("success", task))
         right.set_title(f"{task.label} · the end points, and the paper's")
         if "previous_best" in (paper or {}):
             _draw_previous_best(right, paper["previous_best"])
     handles = [handle(method) for method in methods_in(rows)]
     legend_below(figure, handles, len(handles))
-    return Drawing(figure, record("fig07", title, subtitle, tables.profile, series, published.FIG07))
+    seen = "For each task lines over training compute, and lying bars for the ends with the paper's hatched below them."
+    return Drawing(figure, record("fig07", title, subtitle, tables.profile, series, published.FIG07, seen))
+
+
+def _where(task: Task, rows: pd.DataFrame) -> str:
+    """On which routes a navigation task was tested under a new look, and on which the paper's model was."""
+    if not task.splits.get("visual_ood", {}).get("routes") or task.label not in published.VARIANTS:
+        return ""
+    routes = {route for text in select(rows, split="visual_ood")["by_cluster"] for route in clusters(text)}
+    many = f"{len(routes)} " if routes else ""  # earlier tables do not tell
+    return f"n counts walks, on {many}routes of generated cities; the paper's are 18 real ones"
 
 
 def _draw_previous_best(axes: Axes, best: float) -> None:
-    """The previous best result, drawn across the paper's bars only, because ours are measured on other routes."""
-    bars = [bar.patches[0] for bar in axes.containers if bar.get_label().startswith("paper")]
-    left, right = bars[0].get_x() - 0.07, bars[-1].get_x() + bars[-1].get_width() + 0.07
-    axes.plot([left, right], [best, best], color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1,
-              label="paper best")  # fmt: skip
-    axes.annotate("previous best on the\nofficial mini benchmark", (left, best), xytext=(0, 3),
-                  textcoords="offset points", fontsize=7, color=GREY)  # fmt: skip
-    axes.annotate(f"{best:.1f} (paper)", (left, best), xytext=(0, -10), textcoords="offset points", fontsize=8,
-                  color=GREY)  # fmt: skip
+    """The previous best result, at the height of the paper's bars only, because ours are measured on other routes."""
+    for bar in (bar.patches[0] for bar in axes.containers if bar.get_label().startswith("paper")):
+        axes.plot([best, best], [bar.get_y() - 0.02, bar.get_y() + bar.get_height() + 0.02], color=INK, linewidth=1.2,
+                  linestyle=(0, (2, 1)), zorder=6, label="paper best")  # fmt: skip
+    said = f"dashed: {best:.1f}, the previous best on\nthe official mini benchmark"
+    axes.annotate(said, (1, 0), xycoords="axes fraction", xytext=(6, -8), textcoords="offset points", va="top",
+                  fontsize=7, color=GREY, annotation_clip=False)  # fmt: skip
 
 
 PANELS = {"rule": ("rule_ood", "A new rule"), "visual": ("visual_ood", "A new look")}
-SIZES = {"*": 12.5, "o": 6.8}  # marker -> size; stars are ID, circles OOD
+SIZES = {"*": 9.5, "o": 5}  # marker -> size; stars are ID, circles OOD
 
 
 @styled
@@ -100,11 +113,11 @@ def recognition(tables: Tables) -> Drawing:
         )
     rows = select(rows, split=["id", *panels.values()])
     title = "Fig. 8 · Recognising the cards and solving the hand"
-    remarks = ("GP-VL, means over the seeds", "lighter to darker: less to more training compute")
+    remarks = ("GP-VL, means over the seeds", "a line joins the ID and OOD points of a checkpoint")
     remarks += ("hollow: the paper's checkpoints, digitised (about ±0.5 points), no intervals",)
     subtitle = caption(tables.profile, rows, "crosses at the ends", *remarks)
-    figure = canvas(max(6.6, 0.6 + 4.7 * len(panels)), 6.6, title, subtitle)
-    grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(1.25, 1))
+    figure = canvas(WIDTH, 4.9, title, subtitle)
+    grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, sharey=True)
     series = []
     for (ours, theirs), (name, ood) in zip(grid.T, panels.items(), strict=True):
         series += [{"panel": name} | item for item in _draw_checkpoints(ours, rows, ood)]
@@ -118,9 +131,14 @@ def recognition(tables: Tables) -> Drawing:
         axes.set_ylabel("cards recognised (%)")
     handles = [_point("*", "ID"), _point("o", "OOD")]
     shown = [METHODS[name] for name in methods_in(rows)]
-    handles += [Line2D([], [], color=method.color, linewidth=5, label=method.label) for method in shown]
-    legend_below(figure, handles, len(handles))
-    return Drawing(figure, record("fig08", title, subtitle, tables.profile, series, published.FIG08))
+    handles += [Line2D([], [], color=method.color, linewidth=4, label=method.label) for method in shown]
+    greys = [
+        Line2D([], [], marker="o", markersize=5, color=tint, markeredgecolor="white", linestyle="none")
+        for tint in shades(GREY, 9)[:5:2]
+    ]
+    legend_below(figure, [*handles, tuple(greys)], len(handles) + 1)
+    seen = "Points of cards recognised against hands solved, above ours, below the paper's, left rule, right look."
+    return Drawing(figure, record("fig08", title, subtitle, tables.profile, series, published.FIG08, seen))
 
 
 def _point(marker: str, label: str) -> Line2D:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from .. import __version__

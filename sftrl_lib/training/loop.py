@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from ..files import write_atomically
 from ..models.checkpoint import State, load_state, save_state
+from ..progress import progress_bar
 from ..seeds import TRAINING, stream
 from .branch import Branch
 from .compute import Compute
@@ -58,7 +58,7 @@ def train_by_updates(
     saved = saved or {"update": 0, "written": 0, "paper_end": False, "compute": branch.compute.to_dict(), "history": []}
     branch.compute = compute = Compute(**saved["compute"])
     history = saved["history"]
-    bar = tqdm(total=100, desc=f"{name} seed {branch.seed}", unit="%", mininterval=10, leave=False)
+    bar = progress_bar(100, f"{name} seed {branch.seed}", "%")
     while compute.fork_flops < branch.budget:
         try:
             entry = update(Progress(saved["update"], compute.fork_flops / branch.budget))

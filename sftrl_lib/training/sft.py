@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from ..files import flush, reason, seal, write_atomically
 from ..models.checkpoint import damaged_file
 from ..models.policy import Policy
 from ..models.sources import check_tensors
+from ..progress import progress_bar
 from .branch import Branch
 from .compute import Compute
 from .finite import check_number, check_weights
@@ -63,6 +65,20 @@ class _Snapshots(TrainerCallback):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         seal(checkpoint)
         flush(checkpoint)
+
+
+class _Bar(TrainerCallback):
+    """The training bar, in place of TRL's, which stays when it is done and prints a table."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = progress_bar(state.max_steps, f"SFT seed {args.seed}", "step")
+        self.bar.update(state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
 
 
 class _FiniteWeights(TrainerCallback):
@@ -297,37 +313,40 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
     training = branch.folder / "training"
     dataset = branch.data
     pictured = "images" in dataset.column_names
-    arguments = TRLConfig(
-        output_dir=str(training),
-        max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.lr,
-        lr_scheduler_type=schedule,
-        warmup_steps=config.warmup,
-        weight_decay=0.0,
-        adam_beta1=config.adam_betas[0],
-        adam_beta2=config.adam_betas[1],
-        adam_epsilon=config.adam_eps,
-        max_length=None,
-        train_sampling_strategy="group_by_length" if config.group_by_length else "random",
-        length_column_name=LENGTH,
-        remove_unused_columns=not pictured,  # TRL would drop the lengths, and leaves reading pictures to its collator
-        seed=branch.seed,
-        data_seed=branch.seed,
-        bf16=policy.mixed,  # autocast; the weights have the profile's dtype
-        use_cpu=policy.device.type == "cpu",
-        gradient_checkpointing=False,  # the model has it already where the profile says so
-        include_num_input_tokens_seen="non_padding",
-        save_steps=save_every,
-        save_total_limit=2,
-        logging_steps=max(1, steps // 50),
-        logging_nan_inf_filter=False,  # which would log 0 in place of NaN
-        report_to="none",
-        loss_type=config.loss,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        dataset_num_proc=None,
-    )
+    with warnings.catch_warnings():
+        # The new name is not known to all versions of transformers that this runs with.
+        warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated")
+        arguments = TRLConfig(
+            output_dir=str(training),
+            max_steps=steps,
+            per_device_train_batch_size=config.batch_size,
+            learning_rate=config.lr,
+            lr_scheduler_type=schedule,
+            warmup_steps=config.warmup,
+            weight_decay=0.0,
+            adam_beta1=config.adam_betas[0],
+            adam_beta2=config.adam_betas[1],
+            adam_epsilon=config.adam_eps,
+            max_length=None,
+            train_sampling_strategy="group_by_length" if config.group_by_length else "random",
+            length_column_name=LENGTH,
+            remove_unused_columns=not pictured,  # TRL would drop the lengths, and its collator reads the pictures
+            seed=branch.seed,
+            data_seed=branch.seed,
+            bf16=policy.mixed,  # autocast; the weights have the profile's dtype
+            use_cpu=policy.device.type == "cpu",
+            gradient_checkpointing=False,  # the model has it already where the profile says so
+            include_num_input_tokens_seen="non_padding",
+            save_steps=save_every,
+            save_total_limit=2,
+            logging_steps=max(1, steps // 50),
+            logging_nan_inf_filter=False,  # which would log 0 in place of NaN
+            report_to="none",
+            loss_type=config.loss,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            dataset_num_proc=None,
+        )
     if pictured and config.group_by_length:
         dataset = dataset.add_column(LENGTH, example_lengths(policy, dataset))
     with frozen(policy, config.frozen):
@@ -336,7 +355,7 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
             args=arguments,
             train_dataset=dataset,
             processing_class=policy.processor if pictured else policy.tokenizer,
-            callbacks=[_FiniteWeights(config), _Snapshots(policy, branch.folder, compute, snapshots_at)],
+            callbacks=[_FiniteWeights(config), _Snapshots(policy, branch.folder, compute, snapshots_at), _Bar()],
             config=config,
             policy=policy,
             reference=branch.reference,

@@ -1,0 +1,84 @@
+"""The results of a profile, for notebook 07: made from what was run here, or those that came with the checkout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from .. import paths, provenance, tables
+from ..claims import claims, comparison
+from ..profiles import Profile
+from .illustrations import illustrate
+from .measurements import ROWS, merge
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of a profile, and whether its runs were tested here; if not, they came with the package."""
+
+    profile: Profile
+    metrics: pd.DataFrame
+    here: bool
+
+    def __str__(self) -> str:
+        toy = "A toy run: its numbers mean nothing.\n" if self.profile.toy else ""
+        made = "run here" if self.here else "not run here: these are the results that came with the checkout"
+        return (
+            f"{toy}Profile {self.profile.name}, {made}; "
+            f"{len(self.metrics):,} numbers from seeds {sorted(map(int, self.metrics['seed'].unique()))}"
+        )
+
+    def comparison(self) -> str:
+        """The main comparison in Markdown; written if the runs are from here."""
+        return comparison.write(self.profile.name) if self.here else comparison.markdown(self.metrics)
+
+    def claims(self) -> list[dict]:
+        """The claims with their verdicts; decided anew, and written, if the runs are from here."""
+        if self.here or not claims.claims_path(self.profile.name).is_file():
+            return claims.write(self.profile.name)
+        return json.loads(claims.claims_path(self.profile.name).read_text(encoding="utf-8"))
+
+    def figures(self) -> list[Path]:
+        """The figures' PNG files; drawn if the runs are from here, or if there are none."""
+        from ..figures import draw
+
+        folder = paths.figures(self.profile.name)
+        if self.here or not folder.is_dir():
+            draw.draw_all(self.profile.name)
+        known = [folder / f"{draw.file_name(number)}.png" for number in draw.FIGURES]
+        return [path for path in known if path.is_file()]
+
+    def account(self) -> None:
+        """Write the manifest if the runs are from here, and check the files against it."""
+        if self.here:
+            provenance.write(self.profile.name)
+        provenance.check(self.profile.name)
+
+
+def gather(profile: Profile, seeds: Sequence[int] = ()) -> Results:
+    """Join the tables of what was tested here; if nothing was, take the results that came with the checkout.
+
+    Where everything is written elsewhere (SFTRL_HOME) these are copied there. `seeds` keeps only those, all if empty.
+    Raises TableError if there is neither.
+    """
+    if any(paths.build(profile.name).glob(f"tests/*/{ROWS}")):
+        metrics = merge(profile, seeds)
+        illustrate(profile.name)
+        return Results(profile, metrics, here=True)
+    for there in (paths.results(profile.name), paths.figures(profile.name)):
+        came = paths.ROOT / there.relative_to(paths.HOME)
+        if came.is_dir() and not there.exists():
+            shutil.copytree(came, there)
+    metrics = tables.read_metrics(profile.name)
+    return Results(profile, metrics[metrics["seed"].isin(seeds)] if seeds else metrics, here=False)
+
+
+def alternative(figure: Path) -> str:
+    """The alternative text of a figure's PNG file, from the json beside it."""
+    data = json.loads(figure.with_suffix(".json").read_text(encoding="utf-8"))
+    return data.get("alt") or data["title"]

@@ -1,0 +1,19 @@
+"""One style of progress bars, in notebooks and in a shell; and no bars of other libraries beside them."""
+
+from __future__ import annotations
+
+from tqdm.auto import tqdm
+
+
+def progress_bar(total: int, description: str, unit: str) -> tqdm:
+    """A bar that disappears when it is closed; use it as a context manager, or close it."""
+    return tqdm(total=total, desc=description, unit=unit, mininterval=1, leave=False)
+
+
+def quiet() -> None:
+    """Keep transformers and datasets from drawing bars for every weight that is read or row that is mapped."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()

@@ -8,7 +8,7 @@ THREADS ?=
 ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce headline controls search smoke figures verify test lint bench play foundation model doctor clean
+.PHONY: help env reproduce headline controls search smoke figures verify book test lint bench play foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -80,6 +80,9 @@ figures: env ## redraw the figures of PROFILE from the committed tables, without
 
 verify: env ## check the tables and figures of PROFILE against their manifest; say what was made by what
 	@$(PIPELINE) verify --profile "$(PROFILE)"
+
+book: env ## build the browsable book of PROFILE: notebooks, figures, reports, API (needs the extra `book`)
+	@$(PY) docs/build.py --profile "$(PROFILE)"
 
 test: lint ## lint, unit tests, and every notebook at its smoke defaults
 	@$(PY) -m pytest tests -n 2 --dist loadfile

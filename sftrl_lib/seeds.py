@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-TEST_EPISODES, TEST_SAMPLING, TRAINING, INTERFACE_QUESTIONS, INTERFACE_SAMPLING = 1, 2, 3, 4, 5
+TEST_EPISODES, TEST_SAMPLING, TRAINING, INTERFACE_QUESTIONS, INTERFACE_SAMPLING, OWN_ANSWERS = 1, 2, 3, 4, 5, 6
 
 
 def stream(purpose: int, *numbers: int, count: int) -> list[int]:

@@ -402,6 +402,16 @@ def test_the_figure_draws_the_file(rows):
     assert "Some Processor" in drawing.data["title"] and drawing.png()
 
 
+def test_nothing_in_the_figure_is_cut_off(rows):
+    """Not even with as many episodes and tokens as on a GPU."""
+    large = [row | {"n": 4096, "update": row["update"] | {"episodes": 4096}} for row in rows]
+    figure = speed([row | {"tokens_per_s": 1e5, "tokens_per_s_high": 1e5} for row in large]).figure
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        box = panel.get_tightbbox()
+        assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
+
+
 # SPEED.md
 
 

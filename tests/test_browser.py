@@ -6,6 +6,7 @@ playwright); skipped without. SFTRL_SCREENSHOTS names a folder for the pictures 
 
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -98,6 +99,18 @@ class Lab:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(f"{address}/lab/tree/build/play/{notebook}.ipynb?reset&token={TOKEN}")
         self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+        until(self.connected, "the kernel")
+
+    def connected(self):
+        """Whether the first code cell runs: JupyterLab forgets what is run before the kernel is connected."""
+        cell = self.page.locator(".jp-CodeCell").first
+        cell.locator(".jp-InputPrompt").click()
+        self.page.keyboard.press("Control+Enter")
+        try:
+            cell.locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]")).wait_for(timeout=8_000)
+        except playwright.TimeoutError:
+            return False
+        return True
 
     @property
     def game(self):
@@ -127,7 +140,8 @@ class Lab:
         self.game.locator("[role=alert][aria-live=polite]", has_text=text).wait_for()
 
     def ask(self, text):
-        """Ask the models and wait until they have answered."""
+        """Ask the models, who have said nothing here yet, and wait until they have answered."""
+        until(lambda: self.turns() == 0, "the answers to go")
         self.click(text)
         self.game.locator(".soft", has_text="Shading:").wait_for()
         until(self.button(text).is_enabled, "the models")

@@ -22,8 +22,9 @@ from sftrl_lib import __version__, doctor, paths
 PROJECT = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = [
     Requirement(line)
-    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for name, group in {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items()
     for line in group
+    if name != "book"
 ]
 LOCKED = doctor.locked()
 
@@ -48,6 +49,10 @@ def test_lock_installs_on_every_python_that_is_declared():
     for name in LOCKED:
         needed = metadata.metadata(name)["Requires-Python"] or ""
         assert SpecifierSet(needed).contains(first), f"{name} {LOCKED[name]} needs Python {needed}"
+
+
+def test_what_only_the_book_needs_is_pinned_where_it_is_declared():
+    assert all(re.fullmatch(r"[a-z-]+==[0-9.]+", line) for line in PROJECT["optional-dependencies"]["book"])
 
 
 def test_lock_is_complete():

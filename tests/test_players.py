@@ -144,6 +144,13 @@ def test_real_models_go_before_shipped_ones_and_those_before_toys(profile, token
     assert find_cast("gp-l", "smoke").toy
 
 
+def test_models_of_the_search_for_learning_rates_play_only_when_named(profile, tokenizer, monkeypatch):
+    monkeypatch.setitem(PROFILES, "search", replace(PROFILES["tiny"], name="search"))
+    trained(PROFILES["search"], tokenizer)
+    assert find_cast("gp-l").load(0)[0].name == "Foundation" and "PROFILE=laptop" in find_cast("gp-l").note
+    assert find_cast("gp-l", "search").load(0)[0].source == "search, seed 0"
+
+
 @pytest.mark.parametrize(("key", "profile_name", "known"), [
     ("gp", "", "gp-l"), ("gp-l", "huge", "laptop"), ("virl-l", "tiny", "gp-l"),
 ])  # fmt: skip

@@ -1,8 +1,7 @@
-"""What the controls are to decide: claims beyond the paper, in the shape of `claims.py`.
+"""What the controls are to decide: claims beyond the paper, decided cell by cell by the rules of `claims.py`.
 
-Each answers a question that readers of the paper ask, named in `asks`. A part is a number with its interval and a
-claimed side of a threshold, as for the paper's claims; one seed decides nothing. A claim is decided for each task
-variant by itself; "not_run" where the tables hold none of its rows.
+Each answers a question that readers of the paper ask, named in `asks`; one is not_run while the tables hold none of its
+rows.
 
 All were written down before the controls ran. b1, b2, b6 and b17 say what an audit and a probe had seen with one or two
 seeds (development runs, not in the tables); for the others nothing had been seen.
@@ -19,6 +18,7 @@ from ..methods import METHODS
 from ..published import VARIANTS
 from ..tables import ends, select, settings_of
 from ..task import PROBES, SPLITS
+from .claims import Claim, decide
 from .evidence import BARELY, FAILURE, Evidence, Part
 from .statistics import Estimate, correlation, difference_of, level_of
 
@@ -26,16 +26,11 @@ GP_L, TEXT, PICTURES = ("GP-L",), ("GP-L", "V-IRL-L"), ("GP-VL", "V-IRL-VL")
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A claim beyond the paper: who asks, which experiment answers, and the function that decides it."""
+class Control(Claim):
+    """A claim beyond the paper: who asks for it, and which experiment answers."""
 
-    id: str
-    statement: str
-    asks: str  # the question or dispute behind it
-    experiment: str
-    figure: str
-    variants: tuple[str, ...]
-    parts: Callable[[Evidence, str], list[Part]]
+    asks: str = ""  # the question or dispute behind it
+    experiment: str = ""
 
 
 @dataclass(frozen=True)
@@ -288,104 +283,64 @@ def _difference(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate | None:
 
 
 CLAIMS = (
-    Claim("b1", "What SFT loses under 11, 12, 13 are the numbers above 10, not the rule.",
-          "Does SFT memorise the rule?", "rule_grid", "mechanism", GP_L, numbers_not_rule),
-    Claim("b2", "A longer Init reads fewer numbers behind a longer sentence.",
-          "How much of RL's gain repairs Init?", "rule_grid_init", "mechanism", GP_L, init_forgets),
-    Claim("b3", "SFT answers by its training rule where the prompt states another; RL less.",
-          "The Fake test of arXiv 2510.00237", "fake", "fake", GP_L, fake_rule),
-    Claim("b4", "RL is above SFT under every other rule.",
-          "The rule panel of arXiv 2510.00237", "rule_panel", "rule_panel", GP_L, rule_panel),
-    Claim("b5", "SFT stopped by held-out success keeps what its end has lost.",
-          "OOD peaks early in SFT (arXiv 2509.12235)", "sft_dense", "sft_dense", TEXT, early_stopping),
-    Claim("b6", "At RL's own level in distribution SFT has lost nothing, and RL is above it.",
-          "Is it the dose?", "dose", "dose", GP_L, same_level),
-    Claim("b7", "Diverse rules keep SFT's OOD performance, and with equal diversity RL is still above it.",
-          "Is it a fixed prompt (arXiv 2510.00237)?", "diversity", "diversity", GP_L, diversity),
-    Claim("b8", "SFT on Init's own right answers generalises as RL does.",
-          "Is it on-policy data (arXiv 2510.18874)?", "rejection", "rejection", TEXT, rejection),
-    Claim("b9", "DFT is above SFT under the new rule.",
-          "Is it the loss (arXiv 2508.05629)?", "dft", "losses", TEXT, another_loss("dft")),
-    Claim("b10", "SFT with a KL penalty to Init is above SFT under the new rule.",
-          "Is it the distance from Init?", "kl_sft", "losses", GP_L, another_loss("kl_sft")),
-    Claim("b11", "GRPO raises rule-OOD performance above Init and SFT, as PPO does.",
-          "Is it PPO?", "grpo", "grpo", TEXT, grpo),
-    Claim("b12", "RL raises pass@1 under the new rule, not pass@k for large k.",
-          "Does RL teach anything that Init cannot do?", "pass_at_k", "pass_at_k", GP_L, pass_at_k),
-    Claim("b13", "The further from Init, the worse under the new rule, whatever the method.",
-          "RL's Razor (arXiv 2509.04259)", "main", "divergence", TEXT, divergence),
-    Claim("b14", "RL without SFT fails if the whole format is asked for.",
-          "What is SFT's format for (claims 10 and 11)?", "strict_no_init", "fig09", GP_L, strict_format),
-    Claim("b15", "More attempts help RL that is rewarded for all three fields.",
-          "One attempt drops the list of numbers (claim 12)", "strict_attempts", "fig10", GP_L, strict_attempts),
-    Claim("b16", "SFT on both lengths of the rule's sentence reads the longer one.",
-          "Is it varied contexts (claim 14)?", "wordings", "fig15", GP_L, wordings),
-    Claim("b17", "SFT without its pictures loses recognition and the new look, and stays below sighted SFT.",
-          "The released collator drops them", "pictures_dropped", "pictures_dropped", PICTURES, pictures_dropped),
-    Claim("b18", "SFT falls back on what the foundation was used to.",
-          "Is the old rule the base model's habit (claim 5)?", "habit", "habit", GP_L, habit),
+    Control("b1", "What SFT loses under 11, 12, 13 are the numbers above 10, not the rule.",
+            "mechanism", GP_L, numbers_not_rule,
+            asks="Does SFT memorise the rule?", experiment="rule_grid"),
+    Control("b2", "A longer Init reads fewer numbers behind a longer sentence.",
+            "mechanism", GP_L, init_forgets,
+            asks="How much of RL's gain repairs Init?", experiment="rule_grid_init"),
+    Control("b3", "SFT answers by its training rule where the prompt states another; RL less.",
+            "fake", GP_L, fake_rule,
+            asks="The Fake test of arXiv 2510.00237", experiment="fake"),
+    Control("b4", "RL is above SFT under every other rule.",
+            "rule_panel", GP_L, rule_panel,
+            asks="The rule panel of arXiv 2510.00237", experiment="rule_panel"),
+    Control("b5", "SFT stopped by held-out success keeps what its end has lost.",
+            "sft_dense", TEXT, early_stopping,
+            asks="OOD peaks early in SFT (arXiv 2509.12235)", experiment="sft_dense"),
+    Control("b6", "At RL's own level in distribution SFT has lost nothing, and RL is above it.",
+            "dose", GP_L, same_level,
+            asks="Is it the dose?", experiment="dose"),
+    Control("b7", "Diverse rules keep SFT's OOD performance, and with equal diversity RL is still above it.",
+            "diversity", GP_L, diversity,
+            asks="Is it a fixed prompt (arXiv 2510.00237)?", experiment="diversity"),
+    Control("b8", "SFT on Init's own right answers generalises as RL does.",
+            "rejection", TEXT, rejection,
+            asks="Is it on-policy data (arXiv 2510.18874)?", experiment="rejection"),
+    Control("b9", "DFT is above SFT under the new rule.",
+            "losses", TEXT, another_loss("dft"),
+            asks="Is it the loss (arXiv 2508.05629)?", experiment="dft"),
+    Control("b10", "SFT with a KL penalty to Init is above SFT under the new rule.",
+            "losses", GP_L, another_loss("kl_sft"),
+            asks="Is it the distance from Init?", experiment="kl_sft"),
+    Control("b11", "GRPO raises rule-OOD performance above Init and SFT, as PPO does.",
+            "grpo", TEXT, grpo,
+            asks="Is it PPO?", experiment="grpo"),
+    Control("b12", "RL raises pass@1 under the new rule, not pass@k for large k.",
+            "pass_at_k", GP_L, pass_at_k,
+            asks="Does RL teach anything that Init cannot do?", experiment="pass_at_k"),
+    Control("b13", "The further from Init, the worse under the new rule, whatever the method.",
+            "divergence", TEXT, divergence,
+            asks="RL's Razor (arXiv 2509.04259)", experiment="main"),
+    Control("b14", "RL without SFT fails if the whole format is asked for.",
+            "fig09", GP_L, strict_format,
+            asks="What is SFT's format for (claims 10 and 11)?", experiment="strict_no_init"),
+    Control("b15", "More attempts help RL that is rewarded for all three fields.",
+            "fig10", GP_L, strict_attempts,
+            asks="One attempt drops the list of numbers (claim 12)", experiment="strict_attempts"),
+    Control("b16", "SFT on both lengths of the rule's sentence reads the longer one.",
+            "fig15", GP_L, wordings,
+            asks="Is it varied contexts (claim 14)?", experiment="wordings"),
+    Control("b17", "SFT without its pictures loses recognition and the new look, and stays below sighted SFT.",
+            "pictures_dropped", PICTURES, pictures_dropped,
+            asks="The released collator drops them", experiment="pictures_dropped"),
+    Control("b18", "SFT falls back on what the foundation was used to.",
+            "habit", GP_L, habit,
+            asks="Is the old rule the base model's habit (claim 5)?", experiment="habit"),
 )  # fmt: skip
 
 
 def evaluate(metrics: pd.DataFrame) -> list[dict]:
-    """Decide every claim on a validated table: one record per claim, with one cell per task variant."""
+    """Decide every claim on a validated table: one record per claim, as for the paper's, with what it asks."""
     evidence = Evidence(metrics)
-    return [_decide(claim, evidence) for claim in CLAIMS]
-
-
-def _decide(claim: Claim, evidence: Evidence) -> dict:
-    cells = [_cell(variant, claim.parts(evidence, variant)) for variant in claim.variants]
-    run = [cell for cell in cells if cell["verdict"] != "not_run"]
-    verdicts = {cell["verdict"] for cell in run}
-    verdict = "not_run" if not run else verdicts.pop() if len(verdicts) == 1 else "mixed"
-    parts = [part for cell in run for part in cell["parts"]]
-    wanted = [part for part in parts if part["verdict"] == verdict] or parts
-    shown = min(wanted, key=_worst, default=None)
-    numbers = ("effect", "ci_low", "ci_high", "seeds")
-    return {
-        "id": claim.id,
-        "statement": claim.statement,
-        "asks": claim.asks,
-        "experiment": claim.experiment,
-        "verdict": verdict,
-        **({name: shown[name] for name in numbers} if shown else dict.fromkeys(numbers[:3]) | {"seeds": 0}),
-        "figure": claim.figure,
-        "cells": cells,
-    }
-
-
-def _cell(variant: str, parts: list[Part]) -> dict:
-    run = [part for part in parts if part.estimate is not None]
-    verdicts = {_verdict(part) for part in parts}
-    if not run:
-        verdict = "not_run"
-    elif "not_reproduced" in verdicts:
-        verdict = "not_reproduced"
-    else:
-        verdict = "reproduced" if verdicts == {"reproduced"} else "inconclusive"
-    return {"variant": variant, "verdict": verdict, "parts": [_record(part) for part in run]}
-
-
-def _record(part: Part) -> dict:
-    estimate = part.estimate
-    numbers = {"effect": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
-    return {
-        "what": part.what,
-        "claimed": "above" if part.side > 0 else "below",
-        "threshold": part.threshold,
-        **{name: round(float(value), 6) + 0.0 for name, value in numbers.items()},
-        "seeds": estimate.seeds,
-        "n": estimate.n,
-        "verdict": _verdict(part),
-    }
-
-
-def _verdict(part: Part) -> str:
-    alone = part.estimate is not None and part.estimate.seeds < 2
-    return "inconclusive" if alone else part.verdict
-
-
-def _worst(record: dict) -> float:
-    """Distance of the less favourable end of a part from its threshold, positive on the claimed side."""
-    side = 1 if record["claimed"] == "above" else -1
-    return min(side * (record[end] - record["threshold"]) for end in ("ci_low", "ci_high"))
+    return [{**decide(claim, evidence), "asks": claim.asks, "experiment": claim.experiment} for claim in CLAIMS]

@@ -41,7 +41,7 @@ UNEQUAL = 0.05  # a larger relative difference in training compute is noted
 class Claim:
     """A claim of the paper: the figure that shows it, its task variants, and the function that decides it."""
 
-    id: int
+    id: int | str
     statement: str
     figure: str
     variants: tuple[str, ...]
@@ -122,7 +122,7 @@ def evaluate(metrics: pd.DataFrame) -> list[dict]:
     """Decide every claim on a validated table: one record per claim, in the paper's order."""
     counted = Evidence(metrics)
     paper = Evidence(metrics, by_paper_lambda=True) if metrics["paper_flops"].notna().any() else None
-    return [_decide(claim, counted, paper) for claim in CLAIMS]
+    return [decide(claim, counted, paper) for claim in CLAIMS]
 
 
 def verdict_of(claim: Claim, cells: list[Cell]) -> str:
@@ -148,7 +148,8 @@ def _cells(claim: Claim, evidence: Evidence) -> list[Cell]:
     return found
 
 
-def _decide(claim: Claim, counted: Evidence, paper: Evidence | None) -> dict:
+def decide(claim: Claim, counted: Evidence, paper: Evidence | None = None) -> dict:
+    """The record of one claim; `paper` is the evidence by the paper's lambda, if the tables have it."""
     cells = _cells(claim, counted)
     by_paper = {cell.variant: cell.verdict for cell in _cells(claim, paper)} if paper else {}
     verdict = verdict_of(claim, cells)
@@ -239,9 +240,16 @@ def _rounded(value: float | None) -> float | None:
 
 
 def write(profile: str) -> list[dict]:
-    """Decide all claims on a profile's table, write `results/<profile>/claims.json`, return the records."""
-    records = evaluate(tables.read_metrics(profile))
-    write_atomically(claims_path(profile), json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+    """Decide all claims on a profile's table, write `results/<profile>/claims.json`, return the paper's records.
+
+    Claims beyond the paper follow in the file, those of which the table has rows.
+    """
+    from . import beyond  # which is made of this module
+
+    metrics = tables.read_metrics(profile)
+    records = evaluate(metrics)
+    found = [*records, *(record for record in beyond.evaluate(metrics) if record["verdict"] != "not_run")]
+    write_atomically(claims_path(profile), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return records
 
 

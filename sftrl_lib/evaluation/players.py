@@ -35,7 +35,7 @@ from ..methods import INIT, METHODS
 from ..models.checkpoint import CheckpointError
 from ..models.policy import Policy, load_policy, stack_pictures
 from ..models.rollout import random_draws
-from ..profiles import PROFILES, SMOKE, Profile, get_profile
+from ..profiles import LAPTOP, PROFILES, SEARCH, SMOKE, Profile, get_profile
 from ..runs import Run
 from ..task import SPLITS, Task
 from ..tasks import TASKS
@@ -114,7 +114,7 @@ def find_cast(key: str = "gp-l", profile: str = "") -> Cast:
     there is nothing else. The bare foundation model where nothing is trained. Raises ValueError for an unknown task or
     profile, or one that does not run the task.
     """
-    chosen = [get_profile(profile)] if profile else [p for p in reversed(PROFILES.values()) if _runs(p, key)]
+    chosen = [get_profile(profile)] if profile else _candidates(key)
     chosen[0].study(TASKS[key].key)
     real = [_trained(known, key) for known in chosen if known != SMOKE]
     toys = [_trained(known, key) for known in chosen if known == SMOKE]
@@ -123,8 +123,16 @@ def find_cast(key: str = "gp-l", profile: str = "") -> Cast:
     return next(whole, None) or next(iter(casts), None) or _foundation(chosen[0], key)
 
 
-def _runs(profile: Profile, key: str) -> bool:
-    return TASKS[key].key in [study.task.key for study in profile.studies]
+def _candidates(key: str) -> list[Profile]:
+    """The profiles that run a task, laptop first.
+
+    Not the search for learning rates, whose models are no result. Raises ValueError if there is no such profile.
+    """
+    known = [profile for profile in PROFILES.values() if TASKS[key].key in [s.task.key for s in profile.studies]]
+    found = sorted((p for p in known if p.name != SEARCH.name), key=lambda p: p.name != LAPTOP.name)
+    if not found:
+        raise ValueError(f"No profile runs {TASKS[key].label}; add a study of it to one, or play with a function.")
+    return found
 
 
 def _trained(profile: Profile, key: str) -> Cast | None:
@@ -221,7 +229,8 @@ def quick_look(cast: Cast, episodes: int = 100, seed: int = 0, attempts: int = 5
     for player in cast.load(cast.seeds[0]):
         how = Protocol(episodes, attempts, 1.0, player.max_new_tokens)
         for split in ("id", "rule_ood"):
-            ended = play(player.policy, player.task, split, how, seed, description=f"{player.name}, {split}")
+            with _few_threads(player.policy):
+                ended = play(player.policy, player.task, split, how, seed, description=f"{player.name}, {split}")
             solved = sum(episode.terminated for episode in ended)
             rows.setdefault(player.name, {})[SPLITS[split].label] = 100 * solved / episodes
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -28,7 +28,7 @@ def speed(rows: list[Row]) -> Drawing:
         "matrix and read rates, useful work only · same weights, episodes, stop rule and threads in one process"
     )
     figure = canvas(8.8, sum(0.95 + 0.36 * count for count in bars), heading, subtitle)
-    grid = figure.subplots(len(parts), 2, squeeze=False, width_ratios=(2.6, 1), height_ratios=[1.2 + c for c in bars])
+    grid = figure.subplots(len(parts), 2, squeeze=False, width_ratios=(2.4, 1), height_ratios=[1.2 + c for c in bars])
     series = []
     for (left, right), part in zip(grid, parts, strict=True):
         _engines(left, part)
@@ -75,9 +75,7 @@ def _phases(axes: Axes, update: Row) -> None:
         if share >= 10:
             axes.text(start + share / 2, 0, f"{share:.0f} %", ha="center", va="center", fontsize=8.4, color="white")
         start += share
-    axes.set(
-        xlim=(0, 100), ylim=(-0.7, 0.7), yticks=[], xlabel=f"share of its time (%), {update['episodes']:,} episodes"
-    )
+    axes.set(xlim=(0, 100), ylim=(-0.7, 0.7), yticks=[], xlabel=f"% of the time, {update['episodes']:,} episodes")
     axes.set_title(f"PPO update: {total:.2g} s")
     axes.spines["left"].set_visible(False)
     axes.grid(False)

@@ -91,7 +91,7 @@ class NavigationPlayer(W.VBox):
             self.models.notice.value,
             self.score.value,
         ]
-        return HTML(f'{page.STYLE}<div class="sftrl">{"".join(rows)}</div>')
+        return HTML(f'{page.STYLE}<div class="sftrl whole">{"".join(rows)}</div>')
 
     def _connect(self) -> None:
         self.hint.on_click(self.on_hint)

@@ -40,6 +40,7 @@ STYLE = """<style>
 .sftrl .columns ol { columns: 2 400px; column-gap: 40px; }
 .sftrl .turn { margin: 0 0 8px; border-top: 1px solid var(--sftrl-line); padding-top: 5px; }
 .sftrl .column { max-height: 430px; overflow: auto; }
+.sftrl.whole .column { max-height: none; }
 .sftrl .said { font-family: var(--jp-code-font-family, monospace); font-size: 12px; white-space: pre-wrap;
   overflow-wrap: anywhere; unicode-bidi: isolate; }
 .sftrl .said span { border-radius: 2px; }

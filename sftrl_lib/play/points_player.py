@@ -107,7 +107,7 @@ class PointsPlayer(W.VBox):
             self.models.notice.value,
             self.score.value,
         ]
-        return HTML(f'{page.STYLE}<div class="sftrl">{"".join(rows)}</div>')
+        return HTML(f'{page.STYLE}<div class="sftrl whole">{"".join(rows)}</div>')
 
     def _connect(self) -> None:
         for button in self.numbers:

@@ -29,9 +29,9 @@ class PointsTask(Task):
 
     def demonstrations(self, kind: str, rng: np.random.Generator) -> Iterator[Example]:
         """Endless examples on fresh training hands; see `demonstrations.py`."""
-        env = self.training_env(MAX_MISTAKES)  # in text it checks the arguments
+        env = self.training_env(MAX_MISTAKES) if self.modality == "image" else None
         while True:
-            if self.modality == "image":
+            if env:
                 yield pictured_demonstration(env, rng, kind)
             else:
                 shares = {name: self.training.get(name, 0.0) for name in ("diversity", "spelt_out")}

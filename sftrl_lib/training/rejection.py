@@ -23,12 +23,12 @@ from tqdm import tqdm
 from ..files import fresh_folder, replace_folder
 from ..messages import text_message
 from ..models.rollout import Episode, rollout
+from ..seeds import OWN_ANSWERS
 from ..task import Example, pictured_example
 from . import sft
 from .branch import Branch
 from .data import FEATURES, read_dataset
 
-_SEEDS = 3  # separates its hands from those of PPO and of the tests
 _MOST = 20  # rollouts per right answer that is asked for, before it gives up
 
 
@@ -55,7 +55,7 @@ def sample(branch: Branch) -> tuple[Dataset, int]:
     """The right answers of `branch.policy` to training hands as SFT data, and the tokens that were read for them."""
     config, task = branch.config, branch.task
     *envs, again = (task.training_env(config.attempts) for _ in range(min(config.count, branch.rollout_batch) + 1))
-    rng = np.random.default_rng([_SEEDS, branch.seed])
+    rng = np.random.default_rng([OWN_ANSWERS, branch.seed])
     examples: list[Example] = []
     done = played = tokens = 0
     with tqdm(total=config.count, desc="sampling", unit=config.counted, mininterval=10, leave=False) as bar:

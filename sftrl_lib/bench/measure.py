@@ -23,7 +23,7 @@ import gymnasium
 import psutil
 import torch
 
-from ..configs import PPOConfig, Protocol, check_whole
+from ..configs import MICRO_BATCH_TOKENS, PPOConfig, Protocol, check_whole
 from ..models.policy import Policy, ValueHead
 from ..provenance import origin
 from ..task import Task
@@ -45,16 +45,26 @@ class Plan:
     checked: int = 32  # episodes on which the engines are compared
     update: int = 128  # episodes of a PPO update
     updates: int = 3
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that an update learns from at once
     matrix: int = 2048  # rows and columns of the matrix product that gives the limit
     buffer: int = 2**28  # bytes of the sum that gives the limit
 
     def __post_init__(self) -> None:
-        check_whole(self, "repeats", "official", "checked", "update", "updates", "matrix", "buffer")
+        check_whole(self, "repeats", "official", "checked", "update", "updates", "micro_batch_tokens")
+        check_whole(self, "matrix", "buffer")
 
 
 PLANS = {
     "cpu": Plan(),
-    "cuda": Plan(official=2, batches=(256, 1024, 4096), sizes=(1024, 4096), update=256, matrix=8192, buffer=2**30),
+    "cuda": Plan(
+        official=2,
+        batches=(256, 1024, 4096),
+        sizes=(1024, 4096),
+        update=256,
+        micro_batch_tokens=8_192,
+        matrix=8192,
+        buffer=2**30,
+    ),
 }
 # Toy sizes, to see that it works: the numbers mean nothing.
 QUICK = Plan(
@@ -170,10 +180,10 @@ class Bench:
     def _update(self) -> Row | None:
         """The phases of a PPO update: medians, in seconds. None if it does not fit into the GPU's memory."""
         envs, optimizer = self.envs[: self.plan.update], still_optimizer(self.policy, self.config)
-        options = self.policy, optimizer, envs, self.how, self.config, self.task.answer_key
+        options = envs, self.how, self.config, self.task.answer_key, self.plan.micro_batch_tokens
         try:
             with peak_memory(self.device) as peak:
-                repeats = [update(*options) for _ in range(self.plan.updates)]
+                repeats = [update(self.policy, optimizer, *options) for _ in range(self.plan.updates)]
         except torch.OutOfMemoryError as error:
             self.say(f"PPO update of {len(envs)} episodes: not measured ({str(error).splitlines()[0]})")
             return None

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import gymnasium
 import torch
 
-from ..configs import PPOConfig, Protocol
+from ..configs import MICRO_BATCH_TOKENS, PPOConfig, Protocol
 from ..models.decoding import Decoding
 from ..models.policy import Policy
 from ..training.ppo import learn
@@ -54,6 +54,7 @@ def update(
     how: Protocol,
     config: PPOConfig,
     answer_key: str,
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS,
 ) -> dict[str, float]:
     """Do one PPO update, one episode in each of `envs`; seconds of each of the `PHASES`."""
     clock = Clock(policy.device)
@@ -66,7 +67,8 @@ def update(
         ):
             wrapped.enter_context(patch.object(owner, name, clock(phase, getattr(owner, name))))
         episodes = clock("decoding", play)(policy, envs, how)
-    clock("learning", learn)(policy, optimizer, episodes, config, SEED, answer_key=answer_key)
+    options = {"answer_key": answer_key, "micro_batch_tokens": micro_batch_tokens}
+    clock("learning", learn)(policy, optimizer, episodes, config, SEED, **options)
     return clock.seconds
 
 

@@ -30,7 +30,7 @@ REPORTS = ("README", "RESULTS", "REPRODUCTION", "DIFFERENCES", "PROTOCOL", "SPEE
 SHOWN = {"02_foundation": "gp-l", "03_expert_data": "gp-l", "04_init": "gp-l-init-main-s0",
          "05_train": "gp-l-rl-main-s0", "06_sensitivity": "gp-l-sensitivity-s0"}  # fmt: skip
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")  # of Markdown: [text](target#anchor)
-NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme")
+NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "latex2mathml")
 
 
 def collect(profile: str, source: Path) -> None:

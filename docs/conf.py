@@ -19,6 +19,7 @@ nb_merge_streams = True
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
+html_math_renderer = "mathml"  # which browsers draw themselves; MathJax would come over the network
 # Docstrings are plain text, not reStructuredText; a class that a package passes on has two names.
 suppress_warnings = ["docutils", "ref.python", "mystnb.unknown_mime_type"]
 
@@ -74,5 +75,23 @@ def _docstring(app, what, name, obj, options, lines):
     lines[:] = plain(lines)
 
 
+def _inline(writer, node):
+    _append(writer, node, "inline")
+
+
+def _block(writer, node):
+    _append(writer, node, "block")
+
+
+def _append(writer, node, display):
+    from docutils.nodes import SkipNode
+    from latex2mathml.converter import convert
+
+    formula = convert(node.astext(), display=display)
+    writer.body.append(f"<div>{formula}</div>" if display == "block" else formula)
+    raise SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.connect("autodoc-process-docstring", _docstring)

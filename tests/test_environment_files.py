@@ -76,8 +76,12 @@ def test_conda_environment_installs_the_lock():
 
 def test_uv_installs_the_same_versions_from_the_same_index():
     text = (paths.ROOT / "uv.lock").read_text(encoding="utf-8")
-    versions = {}
-    for package in tomllib.loads(text)["package"]:
+    versions, packages = {}, tomllib.loads(text)["package"]
+    [own] = [package["metadata"] for package in packages if package["name"] == PROJECT["name"]]
+    assert set(own["provides-extras"]) == set(PROJECT["optional-dependencies"]), "run uv lock"
+    listed = {needed["name"] for needed in own["requires-dist"]}
+    assert listed >= {canonicalize_name(needed.name) for needed in DECLARED}, "run uv lock"
+    for package in packages:
         versions.setdefault(package["name"], set()).add(package.get("version"))
     assert {name: versions[name] for name in LOCKED} == {name: {version} for name, version in LOCKED.items()}
     assert set(re.findall(r'registry = "([^"]*)"', text)) == {"https://pypi.org/simple"}

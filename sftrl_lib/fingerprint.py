@@ -71,9 +71,9 @@ def digest(content: Any) -> str:
 def model(name: str) -> str:
     """The identity of a model: a digest of the files in its folder (shipped or a path), or else its hub name."""
     folder = paths.named_model(name) or Path(name)
-    found = sorted(path for path in folder.glob("*") if path.is_file() and path.name not in ("record.json", SEAL))
-    if not found:
+    if not os.path.isdir(folder):  # which says no to a name that no path can have
         return name
+    found = sorted(path for path in folder.glob("*") if path.is_file() and path.name not in ("record.json", SEAL))
     return digest([[path.name, _file(path, path.stat().st_size, path.stat().st_mtime_ns)] for path in found])
 
 

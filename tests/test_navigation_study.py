@@ -85,8 +85,8 @@ def test_a_main_run_appears_under_the_settings_it_stands_for(tmp_path, monkeypat
     for seeds in ((), (0,), ()):  # merging again adds nothing
         frame = measurements.merge(profile, seeds)
         tuned = tables.select(frame, experiment="sft_tuning")
-        assert list(tuned.setting) == ["lr=0.001;frozen=none"] and list(tuned.split) == ["id"]
-        assert list(tuned.value) == [0.5] and len(frame) == 7
+        assert set(tuned.setting) == {"lr=0.001;frozen=none"} and list(tuned.split) == list(splits)
+        assert list(tuned.value) == [0.5] * 3 and len(frame) == 9
         assert not len(tables.select(frame, experiment="rl_tuning"))
     assert len(tables.read(part.path)) == 6, "it is kept once"
 
@@ -260,7 +260,7 @@ def test_the_fork_end_to_end(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "HOME", tmp_path)
     profile = tiny_profile(tiny_folder, "virl-l", experiments=(MAIN, SUBOPTIMAL))
     keys, original = [], ppo.learn
-    monkeypatch.setattr(ppo, "learn", lambda *args, answer_key: keys.append(answer_key) or original(*args, answer_key))
+    monkeypatch.setattr(ppo, "learn", lambda *args: keys.append(args[6]) or original(*args))
     [init] = fork.train(Run(profile, "virl-l", "init"))
     measurements.evaluate(Run(profile, "virl-l", "init"))
     for method in ("sft", "rl"):
@@ -281,8 +281,9 @@ def test_the_fork_end_to_end(tiny_folder, tmp_path, monkeypatch):
     frame = measurements.merge(profile)
     assert set(frame.task) == {"navigation"} and set(frame.experiment) == {"main"}
     assert set(frame.split) == set(VIRL_L.splits) and set(frame.method) == {"init", "sft", "rl"}
-    counted = {"step_accuracy", "success", "first_attempt", "format", "legal_action", "training_rule"}
+    counted = {"step_accuracy", "success", "first_attempt", "format", "legal_action", "training_rule", "kl_to_init"}
     assert set(frame.metric) == counted
+    assert set(frame[frame.metric == "kl_to_init"].split) == {"id"}
     assert set(frame[frame.metric == "training_rule"].split) == {"rule_ood"}
     records = tables.read_transcripts("tiny")
     assert {record["actions"] for record in records if record["split"] == "rule_ood"} == {"relative"}

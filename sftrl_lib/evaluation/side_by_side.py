@@ -73,7 +73,7 @@ def _ask(run: Run, policy: Policy, split: str, temperature: float) -> list[dict]
     env, observation, info = _reset(run.task, split, evaluation.attempts)
     rows, place, done = [], info.get("position"), False
     while not done and info.get("position") == place:
-        said = answer(policy, observation, temperature, evaluation.max_new_tokens)
+        said = answer(policy, observation, temperature, evaluation.max_new_tokens).text
         observation, reward, terminated, truncated, info = env.step(said)
         verdict = str(info["outcome"]).replace("_", " ")
         rows.append({"attempt": len(rows) + 1, "answer": _short(said), "verdict": verdict, "reward": reward})

@@ -63,19 +63,26 @@ class Results:
 def gather(profile: Profile, seeds: Sequence[int] = ()) -> Results:
     """Join the tables of what was tested here; if nothing was, take the results that came with the checkout.
 
-    Where everything is written elsewhere (SFTRL_HOME) these are copied there. `seeds` keeps only those, all if empty.
-    Raises TableError if there is neither.
+    `seeds` keeps only those, all if empty. Raises TableError if there is neither.
     """
     if any(paths.build(profile.name).glob(f"tests/*/{ROWS}")):
         metrics = merge(profile, seeds)
         illustrate(profile.name)
         return Results(profile, metrics, here=True)
+    metrics = merged(profile)
+    return Results(profile, metrics[metrics["seed"].isin(seeds)] if seeds else metrics, here=False)
+
+
+def merged(profile: Profile) -> pd.DataFrame:
+    """The merged table of a profile, as 07_results wrote it here, or else as it came with the checkout.
+
+    Where everything is written elsewhere (SFTRL_HOME), what came is copied there. Raises TableError if there is none.
+    """
     for there in (paths.results(profile.name), paths.figures(profile.name)):
         came = paths.ROOT / there.relative_to(paths.HOME)
         if came.is_dir() and not there.exists():
             shutil.copytree(came, there)
-    metrics = tables.read_metrics(profile.name)
-    return Results(profile, metrics[metrics["seed"].isin(seeds)] if seeds else metrics, here=False)
+    return tables.read_metrics(profile.name)
 
 
 def alternative(figure: Path) -> str:

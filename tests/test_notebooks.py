@@ -106,12 +106,13 @@ def test_the_two_questions_differ_in_the_rule_alone(key):
 
 def test_models_answer_the_same_question_until_they_are_right(tmp_path, monkeypatch):
     """A scripted model: wrong at first, right in its second attempt under the training rule, lost under the new one."""
+    from sftrl_lib.evaluation.cast import Answer, Token
     from sftrl_lib.points.prompts import response
 
     run = Run(get_profile("smoke"), "gp-l", "rl")
     said = iter([*(response(["Q", "7", "8", "A"], [10, 7, 8, 1], f) for f in ("10+7+8+1", "10+7+8-1")), "?", "?"])
     monkeypatch.setattr(side_by_side, "_trained", lambda run: {"RL": None})
-    monkeypatch.setattr(side_by_side, "answer", lambda *_: next(said))
+    monkeypatch.setattr(side_by_side, "answer", lambda *_: Answer((Token(next(said)),)))
     shown = side_by_side.compare(run).reset_index()
     assert list(shown["verdict"]) == ["wrong value", "correct", "illegal", "illegal"]
     assert shown["answer"][1] == "number [10, 7, 8, 1]; formula 10+7+8-1"

@@ -311,13 +311,13 @@ def test_unequal_compute_is_remarked_on():
 def test_write_is_deterministic_and_needs_a_table(tmp_path, monkeypatch, full):
     monkeypatch.setattr(paths, "HOME", tmp_path)
     with pytest.raises(tables.TableError, match="There is no table at results/laptop/metrics.csv"):
-        claims.write("laptop")
+        report.write("laptop")
     tables.write(full.sample(frac=1, random_state=0), tables.metrics_path("laptop"))
-    records = claims.write("laptop")
-    text = claims.claims_path("laptop").read_text()
+    records = report.write("laptop")
+    text = report.claims_path("laptop").read_text()
     assert json.loads(text) == records
-    claims.write("laptop")
-    assert claims.claims_path("laptop").read_text() == text
+    report.write("laptop")
+    assert report.claims_path("laptop").read_text() == text
     shown = report.summary(records)
     assert isinstance(shown, pd.DataFrame) and len(shown) == 21
     assert shown.loc[1, "effect (points)"] == pytest.approx(100 * records[0]["effect"], abs=0.051)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_paths import gone, until
+from waiting import gone, until
 
 from sftrl_lib import execution, paths, pipeline
 from sftrl_lib.figures import draw

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from importlib import metadata
 
@@ -16,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from waiting import until
 
 from sftrl_lib import __version__, doctor, paths
 
@@ -142,13 +142,6 @@ def make_env(checkout, **extra):
 def pip_calls(checkout):
     log = checkout / "pip.log"
     return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-
-
-def until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited half a minute in vain"
-        time.sleep(0.02)
 
 
 def test_env_installs_torch_first_then_the_lock_then_the_package_once(checkout):

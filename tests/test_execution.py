@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import nbformat
-import psutil
 import pytest
+from waiting import gone, until
 
 from sftrl_lib import execution, fingerprint, paths
 from sftrl_lib.jobs import Job, target
@@ -78,13 +77,13 @@ def test_kill_9_in_the_middle_leaves_no_target_and_no_kernel(home):
     environment = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)}
     child = subprocess.Popen([sys.executable, "-c", code, str(home / "notebooks")], env=environment)
     pid_file = home / "notebooks" / "pid"
-    _wait_until(lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8"))
+    until(lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8"), 60)
     with pytest.raises(execution.RunFailed, match="by another process"):
         execution.execute(Job("n", "n.ipynb", {}), "smoke")
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not target("smoke", "n").exists()
-    _wait_until(lambda: not _alive(int(pid_file.read_text(encoding="utf-8"))))
+    until(lambda: gone(int(pid_file.read_text(encoding="utf-8"))), 60)
 
 
 def test_a_run_outlives_its_reader():
@@ -94,17 +93,6 @@ def test_a_run_outlives_its_reader():
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
     child.stdout.close()
     assert child.wait() == 0
-
-
-def _wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited a minute in vain"
-        time.sleep(0.1)
-
-
-def _alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_timings_add_up(home):

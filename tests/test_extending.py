@@ -18,7 +18,7 @@ from sftrl_lib import paths
 HERE = Path(__file__).parent
 EVERYTHING = """
 import json
-from sftrl_lib.claims import claims, comparison
+from sftrl_lib.claims import claims, comparison, report
 from sftrl_lib import paths, tables
 from sftrl_lib.evaluation.illustrations import illustrate
 from sftrl_lib.evaluation.measurements import evaluate, merge
@@ -43,7 +43,7 @@ print(json.dumps({
     "jobs": [job.name for job in jobs(profile)],
     "written": written,
     "comparison": comparison.write("toy"),
-    "claims": claims.write("toy"),
+    "claims": report.write("toy"),
     "laptop": claims.evaluate(committed),
 }))
 """

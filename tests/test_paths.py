@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
+from waiting import gone, until
 
 from sftrl_lib import paths, pipeline
 from sftrl_lib.experiments import Arm, Experiment
@@ -210,14 +209,3 @@ def test_sigterm_to_make_ends_what_it_has_started(tmp_path, goal):
     outer.send_signal(signal.SIGTERM)
     assert outer.wait() != 0
     until(lambda: gone(int(pid.read_text(encoding="utf-8"))))
-
-
-def until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited half a minute in vain"
-        time.sleep(0.05)
-
-
-def gone(pid):
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

@@ -9,7 +9,8 @@ import gymnasium
 import torch
 
 from ..configs import Protocol
-from ..models.policy import Policy, stack_pictures
+from ..models.pictures import stack_pictures
+from ..models.policy import Policy
 from ..models.rollout import shared_prefix
 from .engines import Turn, hf, ours
 

@@ -27,7 +27,8 @@ from transformers import GenerationConfig
 
 from ..configs import Protocol
 from ..messages import message_text
-from ..models.policy import Picture, Policy, stack_pictures
+from ..models.pictures import Picture, stack_pictures
+from ..models.policy import Policy
 from ..models.rollout import Episode, rollout
 
 SEED = 0  # of the sampling: every repeat of a measurement does the same work

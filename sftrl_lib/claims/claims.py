@@ -1,4 +1,4 @@
-"""The paper's 21 claims, decided from the tables cell by cell; the verdicts go to `results/<profile>/claims.json`.
+"""The paper's 21 claims, decided from the tables cell by cell; `report` writes the verdicts down.
 
 A cell is a claim on one task variant. It has parts (`evidence`); a part is a number with its 95 % interval
 (`statistics`) and a claimed side of a threshold. A part holds if its whole interval lies on the claimed side; it fails
@@ -21,15 +21,12 @@ Paper: no intervals and no seeds; several of its differences are within one stan
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 
-from .. import paths, published, tables
-from ..files import write_atomically
+from .. import published
 from . import evidence as e
 from .evidence import BARELY, FAILURE, LEAST_SEEDS, Evidence, Part
 
@@ -139,13 +136,15 @@ def verdict_of(claim: Claim, cells: list[Cell]) -> str:
     return "reproduced" if found == {"reproduced"} else "inconclusive"
 
 
+def cell_of(claim: Claim, evidence: Evidence, variant: str) -> Cell:
+    """A claim on one task variant, or on another task."""
+    parts = claim.parts(evidence, variant)
+    among = 1 if claim.several else len(parts)
+    return Cell(variant, tuple(replace(part, among=among) for part in parts), claim.several)
+
+
 def _cells(claim: Claim, evidence: Evidence) -> list[Cell]:
-    found = []
-    for variant in claim.variants:
-        parts = claim.parts(evidence, variant)
-        among = 1 if claim.several else len(parts)
-        found.append(Cell(variant, tuple(replace(part, among=among) for part in parts), claim.several))
-    return found
+    return [cell_of(claim, evidence, variant) for variant in claim.variants]
 
 
 def decide(claim: Claim, counted: Evidence, paper: Evidence | None = None) -> dict:
@@ -237,21 +236,3 @@ def _record(part: Part) -> dict:
 def _rounded(value: float | None) -> float | None:
     """Round to six decimals, because the last bits of a quantile differ between machines and the file must not."""
     return None if value is None else round(float(value), 6) + 0.0
-
-
-def write(profile: str) -> list[dict]:
-    """Decide all claims on a profile's table, write `results/<profile>/claims.json`, return the paper's records.
-
-    Claims beyond the paper follow in the file, those of which the table has rows.
-    """
-    from . import beyond  # which is made of this module
-
-    metrics = tables.read_metrics(profile)
-    records = evaluate(metrics)
-    found = [*records, *(record for record in beyond.evaluate(metrics) if record["verdict"] != "not_run")]
-    write_atomically(claims_path(profile), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    return records
-
-
-def claims_path(profile: str) -> Path:
-    return paths.results(profile) / "claims.json"

@@ -1,12 +1,17 @@
-"""The verdicts in words: the sentence that counts them, and the claims as a table for documents and notebooks."""
+"""The verdicts in a file, and in words: the sentence that counts them, and the claims as a table for documents."""
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pandas as pd
 
-from .claims import ALL, VERDICTS
+from .. import paths, tables
+from ..files import write_atomically
+from . import beyond
+from .claims import ALL, VERDICTS, evaluate
 from .statistics import CONFIDENCE
 
 WORDS = {  # in documents
@@ -82,3 +87,19 @@ def summary(records: list[dict]) -> pd.DataFrame:
     shown[points] = (100 * shown[points].astype(float)).round(1)
     names = {"effect": "effect (points)", "ci_low": f"{CONFIDENCE:.0%} from", "ci_high": "to"}
     return shown.rename(columns=names).set_index("id")
+
+
+def write(profile: str) -> list[dict]:
+    """Decide all claims on a profile's table, write `results/<profile>/claims.json`, return the paper's records.
+
+    Claims beyond the paper follow in the file, those of which the table has rows.
+    """
+    metrics = tables.read_metrics(profile)
+    records = evaluate(metrics)
+    found = [*records, *(record for record in beyond.evaluate(metrics) if record["verdict"] != "not_run")]
+    write_atomically(claims_path(profile), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return records
+
+
+def claims_path(profile: str) -> Path:
+    return paths.results(profile) / "claims.json"

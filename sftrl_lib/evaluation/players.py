@@ -33,7 +33,8 @@ from ..configs import Protocol
 from ..files import fresh_folder, reason, replace_folder
 from ..methods import INIT, METHODS
 from ..models.checkpoint import CheckpointError
-from ..models.policy import Policy, load_policy, stack_pictures
+from ..models.pictures import stack_pictures
+from ..models.policy import Policy, load_policy
 from ..models.rollout import random_draws
 from ..profiles import LAPTOP, PROFILES, SEARCH, SMOKE, Profile, get_profile
 from ..runs import Run

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import paths, provenance, tables
-from ..claims import claims, comparison
+from ..claims import comparison, report
 from ..profiles import Profile
 from .illustrations import illustrate
 from .measurements import ROWS, merge
@@ -39,9 +39,9 @@ class Results:
 
     def claims(self) -> list[dict]:
         """The claims with their verdicts; decided anew, and written, if the runs are from here."""
-        if self.here or not claims.claims_path(self.profile.name).is_file():
-            return claims.write(self.profile.name)
-        return json.loads(claims.claims_path(self.profile.name).read_text(encoding="utf-8"))
+        if self.here or not report.claims_path(self.profile.name).is_file():
+            return report.write(self.profile.name)
+        return json.loads(report.claims_path(self.profile.name).read_text(encoding="utf-8"))
 
     def figures(self) -> list[Path]:
         """The figures' PNG files; drawn if the runs are from here, or if there are none."""

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 
 from .. import published
 from ..claims import statistics
-from ..claims.evidence import Evidence, rl_raises_ood, sft_lowers_ood
+from ..claims.claims import CLAIMS, cell_of
+from ..claims.evidence import Evidence
 from ..methods import INIT, METHODS
 from ..tables import ends, select
 from ..task import SPLITS, Task
@@ -189,9 +190,8 @@ _VERDICTS = {"reproduced": "reproduced", "not_reproduced": "not reproduced"}  # 
 
 def verdicts(tables: Tables, task: Task) -> dict[str, str]:
     """RL and SFT -> whether its change from Init under the new rule came out, as the claims decide."""
-    evidence = Evidence(tables.metrics)
-    parts = {"rl": rl_raises_ood(evidence, task.label), "sft": sft_lowers_ood(evidence, task.label)}
-    return {method: found[0].verdict for method, found in parts.items()}
+    evidence, claims = Evidence(tables.metrics), {claim.id: claim for claim in CLAIMS}
+    return {method: cell_of(claims[id_], evidence, task.label).verdict for method, id_ in (("rl", 1), ("sft", 2))}
 
 
 def _changes(axes: Axes, rows: pd.DataFrame, task: Task, verdict: dict[str, str]) -> list[dict]:

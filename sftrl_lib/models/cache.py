@@ -67,22 +67,21 @@ class RaggedCache(Cache):
     def __init__(self, layers: int) -> None:
         self.count = 0  # rows in use: the first ones
         self.rows = self.slots = 0  # those there is memory for
-        self.moves = 0  # how often the tensors have moved in memory
         self.visible = 0  # slots that the tokens being fed can see at most
         self.fed: torch.Tensor | None = None  # rows being fed; None: all in use
         self._aside: tuple[torch.Tensor, int, int, list[tuple[torch.Tensor, torch.Tensor]]] | None = None
         super().__init__(layers=[RaggedLayer(self) for _ in range(layers)])
 
-    def resize(self, kept: torch.Tensor, used: int, rows: int, slots: int) -> None:
+    def resize(self, kept: torch.Tensor, used: int, rows: int, slots: int) -> bool:
         """Drop all rows but `kept`, ascending indices, of which `used` slots hold tokens; make room for (rows, slots).
 
         The tensors stay where they are unless they are too small: allocating costs more than it saves, and CUDA graphs
-        rely on the addresses.
+        rely on the addresses. Returns whether they have moved.
         """
         self._aside = None
-        if rows > self.rows or slots > self.slots:
+        moves = rows > self.rows or slots > self.slots
+        if moves:
             self.rows, self.slots = max(rows, self.rows), max(slots, self.slots)
-            self.moves += 1
             for layer in self.layers:
                 if layer.is_initialized:
                     layer.move(kept, used)
@@ -90,6 +89,7 @@ class RaggedCache(Cache):
             for stored in (tensor for layer in self.layers for tensor in (layer.keys, layer.values)):
                 stored[: len(kept), :, :used] = stored[kept, :, :used]
         self.count = len(kept)
+        return moves
 
     def set_positions(self, positions: torch.Tensor, fed: torch.Tensor | None = None, visible: int = 0) -> torch.Tensor:
         """Set where the next tokens go, (rows, tokens), and in which rows: ascending indices, all if None.

@@ -12,6 +12,7 @@ step is a CUDA graph; the host looks only every few steps whether all answers ha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +20,10 @@ from . import llama
 from .cache import RaggedCache
 from .graphs import Graphs
 from .masks import masks_of_layers
-from .policy import Picture, Policy, stack_pictures
+from .pictures import Picture, stack_pictures
+
+if TYPE_CHECKING:
+    from .policy import Policy
 
 Columns = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
 
@@ -62,7 +66,8 @@ class Decoding:
         # Padding writes past a row's end; the row's next tokens overwrite it before anything can attend to it.
         reach = max(int(self.lengths[rows].max() + sizes[rows].max()) for rows in parts)
         rows, slots = _static_rows(count) if self.static else count, _rounded(reach + self._longest)
-        self.cache.resize(self._kept, int(self.lengths.max()), rows, slots)
+        if self.cache.resize(self._kept, int(self.lengths.max()), rows, slots):
+            self._graphs = Graphs()  # those that were recorded read where the tensors were
         for rows in parts:
             part = [chunks[row] for row in rows.tolist()]
             longest = max(map(len, part))
@@ -83,11 +88,11 @@ class Decoding:
         text = getattr(decoder, "language_model", decoder)
         if pictures is None and llama.is_llama(text):
             return llama.forward(text, ids, positions, mask, self.cache)
-        distance = positions[:, :, None] - torch.arange(mask.shape[-1], device=mask.device)
+        slots = torch.arange(mask.shape[-1], device=mask.device)[None]
         return decoder(
             input_ids=ids,
             position_ids=positions,
-            attention_mask=masks_of_layers(text.config, mask.to(self.policy.model.dtype), distance),
+            attention_mask=masks_of_layers(text.config, mask.to(self.policy.model.dtype), positions, slots),
             past_key_values=self.cache,
             use_cache=True,
             **(pictures or {}),
@@ -140,7 +145,7 @@ class Decoding:
             return self.sample(hidden, temperature, draws)
 
         inputs = tokens, positions, draws
-        key = len(tokens), visible, temperature, self.cache.moves
+        key = len(tokens), visible, temperature
         return self._graphs(key, step, *inputs) if self.static else step(*inputs)
 
     def sample(

@@ -22,11 +22,11 @@ def window_of(config: PretrainedConfig) -> int | None:
     return getattr(config, "sliding_window", None)
 
 
-def masks_of_layers(config: PretrainedConfig, mask: torch.Tensor, distance: torch.Tensor) -> Masks:
+def masks_of_layers(config: PretrainedConfig, mask: torch.Tensor, tokens: torch.Tensor, slots: torch.Tensor) -> Masks:
     """What to pass as the attention mask of a decoder.
 
-    `mask` is boolean (True: seen) or added to the scores, (rows, 1, tokens, slots); `distance` is how far a slot lies
-    behind a token, (rows, tokens, slots).
+    `mask` is boolean (True: seen) or added to the scores, (rows, 1, tokens, slots); `tokens` and `slots` are the
+    positions of both, (rows, tokens) and (rows or 1, slots).
     """
     if mask.dtype == torch.bool and config._attn_implementation == "eager":  # which adds it
         mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
@@ -34,5 +34,6 @@ def masks_of_layers(config: PretrainedConfig, mask: torch.Tensor, distance: torc
     if window is None:
         return mask
     hidden = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-    near = mask.masked_fill((distance >= window)[:, None], hidden)
+    far = tokens[:, :, None] - slots[:, None] >= window
+    near = mask.masked_fill(far[:, None], hidden)
     return dict(zip(LAYERS, (mask, near), strict=True)) if getattr(config, "layer_types", None) else near

@@ -11,11 +11,11 @@ is not supported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -35,12 +35,9 @@ from ..configs import LoRAConfig
 from ..files import check_seal, reason
 from .chat_template import ChatTemplate, Messages, check_template
 from .checkpoint import CheckpointError
+from .decoding import Decoding
+from .pictures import Picture
 from .sources import base_model, cannot_load, check_finite, check_model, check_tensors, model_folder, pick_device
-
-if TYPE_CHECKING:
-    from .decoding import Decoding
-
-Picture = dict[str, torch.Tensor]  # model inputs besides the ids, e.g. {"pixel_values": (1, 3, height, width)}
 
 _MASKED = -1e9  # logit of a token that is never sampled; finite, because -inf * 0 in the entropy would be NaN
 
@@ -51,14 +48,6 @@ class Prompt:
 
     ids: list[int]
     picture: Picture | None = None  # the one whose image tokens are in `ids`
-
-
-def stack_pictures(pictures: Iterable[Picture | None], device: torch.device) -> Picture | None:
-    """The pictures of a batch's rows, in their order, stacked along dimension 0; None if no row has one."""
-    shown = [picture for picture in pictures if picture is not None]
-    if not shown:
-        return None
-    return {name: torch.cat([picture[name] for picture in shown]).to(device) for name in shown[0]}
 
 
 class ValueHead(torch.nn.Module):
@@ -137,8 +126,6 @@ class Policy:
     @cached_property
     def decoding(self) -> Decoding:
         """Its decoder, kept from one rollout to the next with the memory of its cache."""
-        from .decoding import Decoding  # which needs this module
-
         return Decoding(self)
 
     def prompt(self, observation: Mapping[str, Any]) -> Prompt:

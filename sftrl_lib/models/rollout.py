@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from ..messages import message_text
-from .policy import Picture, Policy, Prompt
+from .pictures import Picture
+from .policy import Policy, Prompt
 
 
 @dataclass
@@ -101,23 +102,13 @@ def rollout(
     depends on its own episode, attempt and seed, not on what is played beside it. `temperature` 0 is greedy. `ended` is
     called with each episode that has just ended.
     """
+    if len(resets) > len(envs):
+        parts = [slice(first, first + len(envs)) for first in range(0, len(resets), len(envs))]
+        played = (
+            rollout(policy, envs, resets[part], temperature, max_new_tokens, seeds[part], ended) for part in parts
+        )
+        return [episode for episodes in played for episode in episodes]
     policy.model.eval()
-    episodes: list[Episode] = []
-    while len(episodes) < len(resets):
-        chunk = slice(len(episodes), len(episodes) + len(envs))
-        episodes += _side_by_side(policy, envs, resets[chunk], temperature, max_new_tokens, seeds[chunk], ended)
-    return episodes
-
-
-def _side_by_side(
-    policy: Policy,
-    envs: Sequence[gymnasium.Env],
-    resets: Sequence[dict[str, Any]],
-    temperature: float,
-    max_new_tokens: int,
-    seeds: Sequence[int],
-    ended: Callable[[Episode], None] | None,
-) -> list[Episode]:
     episodes, chunks, known = [], [], []
     for env, reset in zip(envs, resets, strict=False):
         observation, info = env.reset(**reset)

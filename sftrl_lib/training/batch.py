@@ -16,7 +16,8 @@ import torch
 
 from ..answers import find_key
 from ..models.masks import masks_of_layers
-from ..models.policy import Picture, Policy, stack_pictures
+from ..models.pictures import Picture, stack_pictures
+from ..models.policy import Policy
 from ..models.rollout import Attempt, Conversation, shared_prefix
 
 KEY_WEIGHT = 0.5  # of the tokens before the answer key, in the official sequence-level ratio
@@ -170,10 +171,9 @@ def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
     """(rows, length, hidden size): the last hidden states of a batch, with its pictures."""
     tree = {}
     if batch.attention_mask is not None:
-        distance = batch.position_ids[:, :, None] - batch.position_ids[:, None]
-        config = policy.model.config.get_text_config()
-        masks = masks_of_layers(config, batch.attention_mask, distance)
-        tree = {"attention_mask": masks, "position_ids": batch.position_ids}
+        positions, config = batch.position_ids, policy.model.config.get_text_config()
+        masks = masks_of_layers(config, batch.attention_mask, positions, positions)
+        tree = {"attention_mask": masks, "position_ids": positions}
     with policy.precision():
         output = policy.decoder(input_ids=batch.input_ids, use_cache=False, **tree, **(batch.pictures or {}))
     return output.last_hidden_state

@@ -191,6 +191,7 @@ def end_labels(axes: Axes, series: list[dict]) -> None:
     for height, _ in ends:
         placed.append(max(height, placed[-1] + least) if placed else height)
     shift = sum(placed) / len(placed) - sum(height for height, _ in ends) / len(ends) if placed else 0
+    shift = min(shift, placed[0] - low) if placed else 0  # not below the axis, where its numbers are
     right = max((item["train_flops"][-1] for item in series), default=0) and axes.dataLim.x1
     for place, (_, method) in zip(placed, ends, strict=True):
         axes.annotate(METHODS[method].label, (right, place - shift), xytext=(5, 0), textcoords="offset points",

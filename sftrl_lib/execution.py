@@ -143,11 +143,7 @@ def execute(job: Job, profile: str, began: float | None = None, threads: int = T
         "threads": threads,
         **made_by,
     }
-    try:
-        _record(record, profile)
-    except OSError as error:  # of no weight beside the run itself
-        if failure is None:
-            _say(f"The time of {job.name} is not recorded: {disk_problem(error) or _one_line(error)}")
+    note_time(record, profile)
     if failure:
         raise failure
     _say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak")
@@ -179,12 +175,15 @@ def _to_target(job: Job, profile: str) -> RunFailed | None:
     return None
 
 
-def _record(record: dict, profile: str) -> None:
-    """Append to the timings. Raises OSError."""
-    with open(paths.build(profile) / "timings.jsonl", "ab+") as log:
-        log.seek(max(0, log.tell() - 1))
-        cut = log.read() not in (b"", b"\n")  # a machine that lost power left half a line
-        log.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
+def note_time(record: dict, profile: str) -> None:
+    """Append a record (see `timings`); a disk that does not take it is no reason for a run to fail."""
+    try:
+        with open(paths.build(profile) / "timings.jsonl", "ab+") as log:
+            log.seek(max(0, log.tell() - 1))
+            cut = log.read() not in (b"", b"\n")  # a machine that lost power left half a line
+            log.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
+    except OSError as error:
+        _say(f"The time of {record['run']} is not recorded: {disk_problem(error) or _one_line(error)}")
 
 
 def _papermill(job: Job, output: Path) -> RunFailed | None:
@@ -283,7 +282,7 @@ def summary(profile: str) -> dict:
     name), longest_seconds, peak_rss_mb (the largest run), older (runs made by other library code than there is now).
     Raises ValueError if nothing has run.
     """
-    records = timings(profile)
+    records = [record for record in timings(profile) if not record["run"].startswith("grid-")]
     if not records:
         raise ValueError(f"No run of the profile {profile!r} has finished; there is nothing to summarise.")
     wall, reached = 0.0, float("-inf")

@@ -6,6 +6,7 @@ the compute that both branches get, how they are trained and tested.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -311,7 +312,18 @@ SEARCH = Profile(
     name="search", seeds=(91, 92), studies=tuple(_searched(study) for study in LAPTOP.studies), device="cpu"
 )
 
-PROFILES: Registry[Profile] = Registry("profile", (SMOKE, LAPTOP, HEADLINE, SEARCH))
+def _placed(profile: Profile) -> Profile:
+    """The profile on the device that SFTRL_DEVICE names (make DEVICE=cuda), if it is set.
+
+    A GPU takes more at once. No identity depends on either: only rounding differs.
+    """
+    device = os.environ.get("SFTRL_DEVICE", "").strip()
+    if not device:
+        return profile
+    return replace(profile, device=device, micro_batch_tokens=MICRO_BATCH_TOKENS if device == "cpu" else 65_536)
+
+
+PROFILES: Registry[Profile] = Registry("profile", map(_placed, (SMOKE, LAPTOP, HEADLINE, SEARCH)))
 
 
 def get_profile(name: str) -> Profile:

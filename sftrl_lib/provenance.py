@@ -140,15 +140,28 @@ def runs(profile: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict] = {path.name: {} for path in paths.build(profile).glob("runs/[!.]*") if path.is_dir()}
     for record in timings(profile):
         run = record["run"].partition("-")[2]  # without the notebook's name
-        found[run if run in found else record["run"]] = record
+        name = run if run in found else record["run"]
+        if record["seconds"] > found.get(name, {}).get("seconds", 0.0):  # a notebook of a trained run only shows it
+            found[name] = record
     entries = {}
     for name, record in found.items():
         if seed := re.search(r"-s(\d+)$", name):  # a notebook without a seed makes no rows
             identity = fingerprint.made_with(paths.run_folder(profile, name))
+            record = {**record, **_trained_by(profile, name)}
             recorded = {key: record.get(key, UNKNOWN) for key in (*ORIGIN, "seconds", "peak_rss_mb", "threads")}
+            recorded |= {"device": record["device"]} if "device" in record else {}
             digest = fingerprint.digest(identity) if identity else UNKNOWN
             entries[name] = {**recorded, "seed": int(seed[1]), "identity": digest}
     return entries
+
+
+def _trained_by(profile: str, run: str) -> dict[str, Any]:
+    """The origin of a training and the device that it ran on, as `training.fork` notes it; {} if it did not."""
+    try:
+        noted = json.loads((paths.run_folder(profile, run) / "finished").read_text(encoding="utf-8"))
+        return {key: str(noted[key]) if key != "clean" else noted[key] for key in (*ORIGIN, "device")}
+    except (OSError, ValueError, KeyError, TypeError):  # of an earlier version, or not finished
+        return {}
 
 
 def merge_logs(profile: str) -> None:

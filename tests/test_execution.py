@@ -127,7 +127,7 @@ def test_a_stray_line_among_the_timings_is_passed_over(home, line):
     odd = json.dumps({**record, "run": "b", "seconds": "long"})
     log.write_bytes(f"{line}\n{json.dumps(record)}\n{odd}\n{line}\n".encode() + b"\xff{")
     assert execution.timings("smoke") == [record] and "1 notebooks" in execution.report("smoke")
-    execution._record({**record, "run": "c"}, "smoke")
+    execution.note_time({**record, "run": "c"}, "smoke")
     assert [timing["run"] for timing in execution.timings("smoke")] == ["a", "c"], "after half a line comes a new one"
 
 

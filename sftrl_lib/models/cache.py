@@ -99,8 +99,8 @@ class RaggedCache(Cache):
         """
         self.fed, self.positions, self._where = fed, positions, {}
         self.visible = visible or int(positions.max()) + 1
-        slots = torch.arange(self.visible, device=positions.device)
-        return torch.where(slots <= positions[:, :, None], 0.0, HIDDEN)[:, None]
+        unseen = torch.arange(self.visible, device=positions.device) > positions[:, :, None]
+        return torch.zeros(unseen.shape, device=unseen.device).masked_fill_(unseen, HIDDEN)[:, None]
 
     def where(self, heads: int) -> torch.Tensor:
         """Indices of the tokens being written among all (row, head, slot) of a layer, (rows x heads x tokens,)."""

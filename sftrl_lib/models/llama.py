@@ -58,7 +58,7 @@ def attend(
     else:
         mask = mask.to(query.dtype).repeat(1, 1, groups, 1)
         seen = F.scaled_dot_product_attention(stacked, keys, values, mask, scale=scale)
-    return seen.view(rows, heads, tokens, size).transpose(1, 2).reshape(rows, tokens, heads * size)
+    return seen.reshape(rows, heads, tokens, size).transpose(1, 2).reshape(rows, tokens, heads * size)
 
 
 def _norm(x: torch.Tensor, module: torch.nn.Module) -> torch.Tensor:

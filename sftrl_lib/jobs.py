@@ -20,6 +20,7 @@ from . import fingerprint, paths
 from .experiments import Experiment
 from .files import write_atomically
 from .fingerprint import Identity
+from .foundation import taught
 from .methods import INIT
 from .profiles import Profile, Study
 from .runs import Run, data_identity, runs_of_arm, test_settings, training_runs
@@ -136,9 +137,9 @@ def _preparation(profile: Profile, studies: tuple[Study, ...]) -> Iterator[Job]:
     for name in dict.fromkeys(study.task.notebook for study in studies if study.task.notebook):
         yield Job(name, f"{name}.ipynb", {})
     for study in studies:
-        if not paths.shipped(study.foundation):
-            continue  # the notebook shows how a model of this project was made
-        model = {"foundation": fingerprint.model(study.foundation)}
+        if not paths.shipped(study.foundation) and study.foundation not in taught.TAUGHT:
+            continue  # the notebook shows how a model was made, or teaches it, and this one came as it is
+        model = {"foundation": taught.identity(study.foundation)}
         yield _of_study(profile, study, "02_foundation", model | test_settings(study, "", tuple(study.task.splits)))
 
 
@@ -147,12 +148,18 @@ def _of_study(profile: Profile, study: Study, notebook: str, depends: Identity) 
     return Job(f"{notebook}-{study.task.key}", f"{notebook}.ipynb", parameters, depends=depends)
 
 
+def _needs_at_first(run: Run) -> list[str]:
+    """The jobs that make what a run needs that no other run makes."""
+    teaches = [f"02_foundation-{run.key}"] * (run.study.foundation == run.base.foundation in taught.TAUGHT)
+    return [f"03_expert_data-{run.key}", *teaches]
+
+
 def _init(run: Run) -> Job:
     parameters = {"profile": run.profile.name, "task": run.key, "seed": run.seed}
     if run.experiment_name != "main":
         parameters |= {"experiment": run.experiment_name, "setting": run.setting}
     depends = {"training": run.identity, "tests": run.tests_identity}
-    needs = [f"03_expert_data-{run.key}"]
+    needs = _needs_at_first(run)
     if run.trained_as is not run:
         needs.append(f"04_init-{run.trained_as.name}")
     return Job(f"04_init-{run.name}", "04_init.ipynb", parameters, tuple(needs), depends)
@@ -174,7 +181,7 @@ def _train(run: Run) -> Job:
     while start is not None:  # what a start needs in turn, because a start that is no job of its own is made here
         needs.append(f"{'04_init' if start.method is INIT else start.experiment.notebook}-{start.name}")
         start = start.start
-    needs = needs or [f"03_expert_data-{run.key}"]
+    needs = needs or _needs_at_first(run)
     depends, notebook = {"training": run.identity, "tests": run.tests_identity}, run.experiment.notebook
     return Job(f"{notebook}-{run.name}", f"{notebook}.ipynb", parameters, tuple(needs), depends)
 

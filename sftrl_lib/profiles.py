@@ -312,6 +312,67 @@ SEARCH = Profile(
     name="search", seeds=(91, 92), studies=tuple(_searched(study) for study in LAPTOP.studies), device="cpu"
 )
 
+# A real pretrained model, on one GPU of 80 GB. It is taught first (`foundation/taught.py`), and the same without that
+# stage is reported beside it. Learning rates as in a probe (SFT 2e-4, RL 1e-5 and 3e-5), not searched. Sizes are for
+# half an hour of an H100, three seeds together: an estimate, from times of that probe.
+_SMOLLM2_GP_L = replace(
+    _GP_L,
+    foundation="smollm2-gp-l",
+    fork_flops=2e15,  # RL: about 12 updates of 256 hands; SFT: 130 steps of 64
+    init_steps=20,
+    checkpoints=3,
+    sft=replace(_GP_L.sft, lr=1e-4),
+    ppo=replace(_GP_L.ppo, episodes=256, lr=3e-5, max_new_tokens=64),  # answers have up to 60 tokens
+    evaluation=replace(_GP_L.evaluation, episodes_end=256, episodes_curve=128, episodes_greedy=128, max_new_tokens=64),
+    experiments=(MAIN, foundations("smollm2")),
+    controls=(),
+)
+_SMOLLM2_VIRL_L = replace(
+    _VIRL_L,
+    foundation="smollm2-virl-l",
+    fork_flops=3e15,  # RL: about 12 updates of 32 routes; SFT: 400 steps of 16
+    init_steps=40,
+    checkpoints=3,
+    sft=replace(_VIRL_L.sft, lr=1e-4),
+    ppo=replace(_VIRL_L.ppo, lr=3e-5, value_lr=1e-3, max_new_tokens=80),
+    evaluation=replace(_VIRL_L.evaluation, episodes_end=128, episodes_curve=64, episodes_greedy=64, max_new_tokens=80),
+    experiments=(MAIN, foundations("smollm2")),
+    controls=(),
+)
+SMOLLM2 = Profile(
+    name="smollm2",
+    seeds=(0, 1, 2),
+    studies=(_SMOLLM2_GP_L, _SMOLLM2_VIRL_L),
+    dtype="mixed",
+    micro_batch_tokens=16_384,  # a token takes 1 MB on its way back, 15 GB together
+)
+
+
+def _taught_smoke(study: Study) -> Study:
+    """A study of SmolLM2 that goes through everything once, in minutes even on a CPU; answers are cut short."""
+    return replace(
+        study,
+        foundation=f"{study.foundation}-smoke",
+        fork_flops=1e11,
+        init_steps=1,
+        checkpoints=1,
+        sft=replace(study.sft, examples=8, batch_size=1),
+        ppo=replace(study.ppo, episodes=2, attempts=1, max_new_tokens=8, minibatches=1),
+        evaluation=replace(
+            study.evaluation, episodes_end=2, episodes_curve=2, episodes_greedy=1, attempts=1, max_new_tokens=8
+        ),
+    )
+
+
+SMOLLM2_SMOKE = Profile(
+    name="smollm2_smoke",
+    seeds=(0,),
+    studies=tuple(_taught_smoke(study) for study in SMOLLM2.studies),
+    device="cpu",
+    toy=True,
+)
+
+
 def _placed(profile: Profile) -> Profile:
     """The profile on the device that SFTRL_DEVICE names (make DEVICE=cuda), if it is set.
 
@@ -323,7 +384,8 @@ def _placed(profile: Profile) -> Profile:
     return replace(profile, device=device, micro_batch_tokens=MICRO_BATCH_TOKENS if device == "cpu" else 65_536)
 
 
-PROFILES: Registry[Profile] = Registry("profile", map(_placed, (SMOKE, LAPTOP, HEADLINE, SEARCH)))
+_ALL = SMOKE, LAPTOP, HEADLINE, SEARCH, SMOLLM2, SMOLLM2_SMOKE
+PROFILES: Registry[Profile] = Registry("profile", map(_placed, _ALL))
 
 
 def get_profile(name: str) -> Profile:

@@ -16,6 +16,7 @@ from typing import Any
 from . import fingerprint, paths
 from .experiments import INIT_FIELDS, STUDY_FIELDS, Arm, Experiment, Setting, parse_setting, setting_text
 from .fingerprint import Identity
+from .foundation import taught
 from .methods import INIT, METHODS, Method
 from .profiles import PROFILES, Profile, Study
 from .task import Task
@@ -203,7 +204,7 @@ class Run:
         return {
             "version": fingerprint.VERSION,
             "task": {"key": self.key, "version": self.task.version, "training": fingerprint.plain(self.task.training)},
-            "start": self.start.identity if self.start else fingerprint.model(study.foundation),
+            "start": self.start.identity if self.start else taught.identity(study.foundation),
             "data": data_identity(study, method.data, self.examples) if method.data else None,
             **{name: fingerprint.plain(value) for name, value in weights.items() if value != defaults[name]},
             **own,

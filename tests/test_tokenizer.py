@@ -7,8 +7,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from sftrl_lib.foundation.documents import Turn
+from sftrl_lib.foundation.encoding import IGNORED, encode
 from sftrl_lib.foundation.gp_l_curriculum import conversation
-from sftrl_lib.foundation.pretrain import IGNORED, FoundationConfig, encode, foundation_tokenizer
+from sftrl_lib.foundation.pretrain import FoundationConfig, foundation_tokenizer
 from sftrl_lib.foundation.tokenizer import ASSISTANT, END, PAD, USER
 from sftrl_lib.models.policy import Policy
 from sftrl_lib.points import card_numbers, deal, solve

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import gymnasium
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaImageProcessorPil,
     LlavaProcessor,
+    PreTrainedTokenizerFast,
     SiglipVisionConfig,
 )
 
@@ -58,6 +60,38 @@ def random_critic(seed):
     last = critic.layers[-1].weight
     last.copy_(torch.randn(last.shape, generator=generator))
     return critic
+
+
+# As SmolLM2's: chats begin with the system's message where they have none of their own.
+SMOLLM2_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def smollm2_policy(texts, words=1_000):
+    """A random Llama under a tokenizer made as SmolLM2's: bytes and pairs, every digit a token, padding is not the end.
+
+    `texts` are what its words are taken from.
+    """
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=words, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    start, end = special[1:]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=start, eos_token=end, pad_token=special[0], chat_template=SMOLLM2_TEMPLATE
+    )
+    return Policy(sharpen(new_model(replace(TINY, context=4096), tokenizer), tokenizer.eos_token_id), tokenizer)
 
 
 IMAGE = "<image>"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ..models.policy import Policy
@@ -15,7 +18,7 @@ from ..points.formula import parse_formula
 from ..points.rules import RULES
 from ..virl.rails import TURNS
 from . import gp_l_curriculum, gp_vl_curriculum, virl_l_curriculum, virl_vl_curriculum
-from .encoding import IGNORED, encode, pictures, tokens_per_picture
+from .encoding import IGNORED, encode_for, pictures
 
 
 @torch.no_grad()
@@ -72,7 +75,7 @@ def capabilities(
         prompts, answers, shown = [], [], []
         for _ in range(samples):
             doc = kind(rng)
-            ids, labels = encode(doc, policy.tokenizer, tokens_per_picture(policy))
+            ids, labels = encode_for(policy, doc)
             shown += pictures(doc)[:1]  # only the picture before the first answer
             first = next(i for i, label in enumerate(labels) if label != IGNORED)
             last = next((i for i in range(first, len(ids)) if labels[i] == IGNORED), len(ids))
@@ -84,13 +87,20 @@ def capabilities(
     return scores
 
 
+def capability_table(record: Mapping[str, Any]) -> pd.DataFrame:
+    """What the record of a foundation model says that it can do, in percent; of a taught one before and after."""
+    found = record["capabilities"]
+    columns = found if "after" in found else {"right, of 256 fresh documents": found}
+    return pd.DataFrame(columns).map("{:.1%}".format)
+
+
 def greedy(policy: Policy, prompts: list[list[int]], tokens: int, shown: list[np.ndarray]) -> list[str]:
     """Greedy continuations of `prompts` (token ids), each cut at its first line end unless it is JSON.
 
     `shown` holds one picture per prompt (uint8, height x width x 3), or nothing for text prompts.
     """
-    padded = policy.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(policy.device)
-    images = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
+    padded = policy.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(policy.device)
+    images = policy.processor.image_processor(shown, return_tensors="pt").to(policy.device) if shown else {}
     generated = policy.model.generate(**padded, **images, max_new_tokens=tokens, do_sample=False)
     texts = policy.tokenizer.batch_decode(generated[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
     return [first_line(text) for text in texts]

@@ -43,3 +43,31 @@ def encode(doc: Document, tokenizer: PreTrainedTokenizerFast, image_tokens: int 
         ids += tokens
         labels += tokens if turn.learn else [IGNORED] * len(tokens)
     return ids, labels
+
+
+def encode_chat(doc: Document, policy: Policy) -> tuple[list[int], list[int]]:
+    """The same by a model's own chat template, put together as rollouts do: a prompt, an answer, a reply, an answer.
+
+    A document that is no conversation stays plain text. Raises ValueError for a picture.
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    for turn in doc:
+        if turn.picture is not None:
+            raise ValueError("Documents with pictures are encoded for the models of this project alone.")
+        if turn.role == "user":
+            asked = [{"role": "user", "content": turn.content}]
+            tokens = policy.continuation_ids(turn.content) if ids else policy.prompt_ids(asked)
+        else:
+            tokens = policy.tokenizer(turn.content, add_special_tokens=False).input_ids
+            tokens += [policy.end_token] * (turn.role == "assistant")
+        ids += tokens
+        labels += tokens if turn.learn else [IGNORED] * len(tokens)
+    return ids, labels
+
+
+def encode_for(policy: Policy, doc: Document) -> tuple[list[int], list[int]]:
+    """(token ids, labels) of a document for a model of this project, or for any other one."""
+    if {USER, ASSISTANT, END} <= policy.tokenizer.get_vocab().keys():
+        return encode(doc, policy.tokenizer, tokens_per_picture(policy))
+    return encode_chat(doc, policy)

@@ -31,7 +31,7 @@ from ..paths import SHIPPED, build, made_models, shipped
 from . import gp_l_curriculum, gp_vl_curriculum, virl_l_curriculum, virl_vl_curriculum
 from .capabilities import capabilities
 from .documents import Document
-from .encoding import IGNORED, encode, pictures, tokens_per_picture
+from .encoding import IGNORED, encode_for, pictures
 from .muon import Float32Muon
 from .tokenizer import (
     build_tokenizer,
@@ -115,6 +115,8 @@ FOUNDATIONS = {
     "gp-l-habit-30": FoundationConfig(habit=0.3),
     "gp-l-habit-70": FoundationConfig(habit=0.7),
 }
+GROUP = 8  # steps whose documents are drawn and sorted together
+Batch = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]  # ids, labels, the image processor's output
 SHIPPED_MODELS = tuple(name for name in FOUNDATIONS if not FOUNDATIONS[name].habit)
 
 
@@ -139,8 +141,8 @@ def foundation_tokenizer(config: FoundationConfig, documents: int = 4_000) -> Pr
 
 
 def batches(
-    config: FoundationConfig, policy: Policy, first_step: int = 0, group: int = 8
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
+    config: FoundationConfig, policy: Policy, first_step: int = 0, group: int = GROUP
+) -> Iterator[Batch]:
     """Yield (ids, labels, the image processor's output) from `first_step` on.
 
     ids and labels are (rows, tokens), right-padded; without pictures the last item is {}. The documents of `group`
@@ -148,28 +150,36 @@ def batches(
     the same. A group depends only on the seed and its number.
     """
     for number in range(first_step // group, -(-config.total_steps // group)):
-        rng = random.Random(f"{config.seed}/{number}")
-        rows, cut, progress = [], [], min(1.0, number * group / config.steps)
-        size = 0
-        while size < group * config.tokens_per_step:
-            doc = draw(config, rng, progress)
-            rows.append((*encode(doc, policy.tokenizer, tokens_per_picture(policy)), pictures(doc)))
-            size += len(rows[-1][0])
-        rows.sort(key=lambda row: len(row[0]))
-        per_batch = size / group
-        filled, batch = 0, []
-        for row in rows:
-            batch.append(row)
-            filled += len(row[0])
-            if filled >= per_batch * (len(cut) + 1) - 1e-6 or row is rows[-1]:
-                cut.append(batch)
-                batch = []
-        rng.shuffle(cut)
-        for index, batch in enumerate(cut[:group]):
+        for index, batch in enumerate(batch_group(config, policy, number, group)):
             if first_step <= number * group + index < config.total_steps:
-                shown = [picture for *_, row in batch for picture in row]
-                seen = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
-                yield *pad_right([row[:2] for row in batch], policy.tokenizer.pad_token_id), dict(seen)
+                yield batch
+
+
+def batch_group(config: FoundationConfig, policy: Policy, number: int, group: int) -> list[Batch]:
+    """The batches of steps ``number * group`` up to ``(number + 1) * group``; see `batches`."""
+    rng = random.Random(f"{config.seed}/{number}")
+    rows, cut, progress = [], [], min(1.0, number * group / config.steps)
+    size = 0
+    while size < group * config.tokens_per_step:
+        doc = draw(config, rng, progress)
+        rows.append((*encode_for(policy, doc), pictures(doc)))
+        size += len(rows[-1][0])
+    rows.sort(key=lambda row: len(row[0]))
+    per_batch = size / group
+    filled, batch = 0, []
+    for row in rows:
+        batch.append(row)
+        filled += len(row[0])
+        if filled >= per_batch * (len(cut) + 1) - 1e-6 or row is rows[-1]:
+            cut.append(batch)
+            batch = []
+    rng.shuffle(cut)
+    found = []
+    for batch in cut[:group]:
+        shown = [picture for *_, row in batch for picture in row]
+        seen = policy.processor.image_processor(shown, return_tensors="pt") if shown else {}
+        found.append((*pad_right([row[:2] for row in batch], policy.tokenizer.pad_token_id), dict(seen)))
+    return found
 
 
 def pad_right(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

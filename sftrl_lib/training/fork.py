@@ -14,6 +14,7 @@ from datasets import Dataset
 from .. import provenance
 from ..files import disk_errors, seal, write_atomically
 from ..fingerprint import claim
+from ..foundation.teaching import provide
 from ..methods import INIT
 from ..models.policy import Policy, check_model, load_policy
 from ..profiles import Profile, Study
@@ -38,12 +39,13 @@ def demonstrations(profile: Profile, study: Study, kind: str = "expert", example
 
 
 def train(run: Run) -> list[Snapshot]:
-    """Train a run and return its snapshots by step. The run it starts from is trained first if necessary.
+    """Train a run and return its snapshots by step. What it starts from is made first if necessary.
 
     Raises CheckpointError if there is no such foundation model, ValueError for demonstrations that the task does not
     have; nothing is written then. Raises FloatingPointError where training breaks down, OSError where the disk takes no
     more: what was saved until then stays, and training goes on from it.
     """
+    provide(run.profile, run.study.foundation)
     check_model(run.study.foundation)
     if run.method.data:
         run.task.check_kind(run.method.data)

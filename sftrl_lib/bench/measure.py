@@ -57,11 +57,11 @@ class Plan:
 PLANS = {
     "cpu": Plan(),
     "cuda": Plan(
-        official=2,
-        batches=(256, 1024, 4096),
+        official=1,
+        batches=(1024, 4096),
         sizes=(1024, 4096),
         update=256,
-        micro_batch_tokens=8_192,
+        micro_batch_tokens=65_536,
         matrix=8192,
         buffer=2**30,
     ),

@@ -28,6 +28,7 @@ class Graphs:
 
     def __init__(self) -> None:
         self._recorded: dict[Hashable, _Recorded] = {}
+        self._stream: torch.cuda.Stream | None = None  # on which all are recorded
         self._pool = None  # memory that all of them share: what one leaves there is copied out before the next one runs
 
     def __call__(self, key: Hashable, function: Function, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -44,8 +45,9 @@ class Graphs:
 
     def _record(self, function: Function, inputs: tuple[torch.Tensor, ...]) -> _Recorded:
         static = tuple(given.clone() for given in inputs)
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        self._stream = self._stream or torch.cuda.Stream()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph, stream = torch.cuda.CUDAGraph(), self._stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):

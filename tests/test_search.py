@@ -35,6 +35,26 @@ def searched(method, experiment, rates, split="heldout", step=9):
     return pd.concat(frames, ignore_index=True)
 
 
+def test_text_tasks_search_everything_and_picture_tasks_the_rates():
+    """As PROTOCOL.md has it: the ratio and Init's steps of a picture task are those of its game's text task."""
+    settings = {
+        study.task.key: {
+            (e.name, arm.method): [setting_text(setting) for setting in arm.settings]
+            for e in study.experiments
+            if e.name in selection.SEARCHED
+            for arm in e.arms
+        }
+        for study in PROFILE.studies
+    }
+    for key in ("gp-l", "virl-l"):
+        assert len(settings[key]["search", "rl"]) == 10 and len(settings[key]["search_init", "sft"]) == 4
+    for key in ("gp-vl", "virl-vl"):
+        assert settings[key]["search", "rl"] == settings["gp-l"]["search", "rl"][:5]
+        assert all("token" in setting for setting in settings[key]["search", "rl"])
+        assert settings[key]["search", "sft"] == settings["gp-l"]["search", "sft"]
+        assert ("search_init", "rl") not in settings[key] and len(settings[key]["search_budget", "sft"]) == 3
+
+
 RL = {"lr=0.0001;ratio=token": [0.2, 0.3], "lr=0.0003;ratio=sequence": [0.3, 0.3], "lr=0.001;ratio=token": [0.1, 0.1]}
 SFT = {"lr=0.0001": [0.1, 0.1], "lr=0.001": [0.15, 0.2]}
 

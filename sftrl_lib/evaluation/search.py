@@ -61,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         profile = get_profile(options.profile)
         seeds, studies = parse_seeds(options.seeds), parse_tasks(profile, options.tasks)
-        merge(profile)
+        merge(profile, seeds)
         print(selection.choose(profile.name).to_string(index=False))
         if options.only_choose:
             return 0
         test_other_splits(profile, seeds, studies)
-        merge(profile)
+        merge(profile, seeds)
         provenance.write(profile.name)
     except ValueError as problem:
         print(problem, file=sys.stderr)

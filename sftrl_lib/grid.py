@@ -1,32 +1,30 @@
 """The runs of a profile on many workers, without notebooks: the same trainings and tests, kept in the same places.
 
     python -m sftrl_lib.grid --profile laptop --seeds "100 101" --tasks GP-L --workers 16
-    python -m sftrl_lib.grid --profile search --device cuda --minutes 8
+    python -m sftrl_lib.grid --profile search --minutes 8
+    python -m sftrl_lib.grid --profile laptop --executor submitit --workers 64 --partition short
 
-`make reproduce` with the same profile, tasks and seeds then finds every run done, and only executes the notebooks, in
-which it shows. For a machine with many cores or a GPU: a worker is a fork of one process that has imported everything,
-so a run starts in a fraction of a second, and notebooks need not be installed there.
+`make runs` calls it. `make reproduce` with the same profile, tasks and seeds then finds every run done, and only
+executes the notebooks, in which it shows. For a machine with many cores or a GPU, or a cluster (`executors`): a run
+starts in a fraction of a second here, and notebooks need not be installed there.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import resource
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from datetime import datetime
-from multiprocessing.connection import wait
 
-from . import paths, provenance
-from .execution import note_time, parse_threads, side_by_side
+from .execution import parse_threads, side_by_side
+from .executors import Executor, Forks, Ray, Resources, Submitit
 from .jobs import Job, find, jobs, parse_experiments, parse_seeds, parse_tasks
-from .profiles import Profile, get_profile
+from .profiles import get_profile
 from .runs import Run
+
+EXECUTORS = ("local", "submitit", "ray")
 
 
 def is_run(job: Job) -> bool:
@@ -69,72 +67,32 @@ def preload() -> None:
     from .training import fork, ppo, sft  # noqa: F401
 
 
-def work(
-    profile: Profile, chosen: Sequence[Job], workers: int, threads: int, deadline: float | None = None
-) -> list[str]:
+def work(executor: Executor, chosen: Sequence[Job], workers: int, deadline: float | None = None) -> list[str]:
     """Perform all runs among `chosen`, each after what it needs; the names of those that failed or were not reached.
 
-    A run that needs a failed one is not begun. At the `deadline` (seconds since the epoch) workers are stopped where
-    they are; what they have saved is kept, and the next call goes on from there.
+    At most `workers` at a time. A run that needs a failed one is not begun. At the `deadline` (seconds since the epoch)
+    workers are stopped where they are; what they have saved is kept, and the next call goes on from there.
     """
-    context = multiprocessing.get_context("fork")
     waiting = {job.name: job for job in chosen if is_run(job)}
-    done, failed, running = {job.name for job in chosen if not is_run(job)}, [], {}
-    runs = set(waiting)
+    runs, failed = set(waiting), []
+    done = {job.name for job in chosen if not is_run(job)}
+    running: list[tuple[Job, object]] = []
     while (waiting or running) and not (deadline and time.time() >= deadline):
         for job in [job for job in waiting.values() if set(job.needs) <= done][: workers - len(running)]:
             del waiting[job.name]
-            process = context.Process(target=_worker, args=(job, profile.name, threads))
-            process.start()
-            running[process.sentinel] = (job, process)
+            running.append((job, executor.start(job)))
         if not running:
             break  # what is left needs what has failed
-        for sentinel in wait(list(running), timeout=max(0.0, deadline - time.time()) if deadline else None):
-            job, process = running.pop(sentinel)
-            process.join()
-            (failed.append if process.exitcode else done.add)(job.name)
-            _say(f"{len(done & runs)} of {len(runs)}  {job.name} {_ended(process.exitcode)}")
-    for job, process in running.values():
-        process.terminate()
-        process.join()
+        timeout = max(0.0, deadline - time.time()) if deadline else None
+        for handle, succeeded in executor.ended([handle for _, handle in running], timeout):
+            [job] = [job for job, its_handle in running if its_handle is handle]
+            running.remove((job, handle))
+            (done.add if succeeded else failed.append)(job.name)
+            _say(f"{len(done & runs)} of {len(runs)}  {job.name} {'is done' if succeeded else 'FAILED; see its log'}")
+    for job, handle in running:
+        executor.stop(handle)
         _say(f"{job.name} is stopped where it is")
-    return [*failed, *(job.name for job, _ in running.values()), *waiting]
-
-
-def _worker(job: Job, profile: str, threads: int) -> None:
-    """Perform one job in a process of its own, with its output in ``build/<profile>/logs``."""
-    import torch
-
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    log = paths.build(profile) / "logs" / f"{job.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    torch.set_num_threads(threads)
-    began, code = time.time(), 0
-    try:
-        perform(job)
-    except Exception:
-        os.write(2, traceback.format_exc().encode())
-        code = 1
-    record = {
-        "run": f"grid-{job.name.partition('-')[2]}",
-        "ok": code == 0,
-        "started": round(began, 1),
-        "seconds": round(time.time() - began, 1),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "threads": threads,
-        **provenance.origin(),
-    }
-    note_time(record, profile)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)  # the parent's open files and exit handlers are its own
-
-
-def _ended(code: int | None) -> str:
-    return "is done" if code == 0 else f"FAILED (exit status {code}); its log says why"
+    return [*failed, *(job.name for job, _ in running), *waiting]
 
 
 def _say(text: str) -> None:
@@ -149,7 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--experiments", help="beside the main comparison, as for make; default: those of the studies")
     parser.add_argument("--only", nargs="*", help="jobs by name, with what they need")
     parser.add_argument("--workers", type=int, default=side_by_side(), help="default: as many as this machine can run")
-    parser.add_argument("--threads", help="of each worker; default: 1")
+    parser.add_argument("--threads", help="of each run; default: 1")
+    parser.add_argument("--executor", choices=EXECUTORS, default="local", help="default: processes of this machine")
+    parser.add_argument("--cluster", default="", help="of submitit: slurm or local; default: what is there")
+    parser.add_argument("--address", default="", help="of a Ray cluster; default: one that is started here")
+    parser.add_argument("--partition", default="", help="of Slurm")
+    parser.add_argument("--gpus", type=int, default=0, help="of each run, on a cluster")
+    parser.add_argument("--hours", type=float, default=4.0, help="that a cluster gives each run; default: 4")
     parser.add_argument("--fresh", action="store_true", help="every run imports for itself, if CUDA survives no fork")
     parser.add_argument("--minutes", type=float, help="stop then; the next call goes on from there")
     options = parser.parse_args(arguments)
@@ -162,16 +126,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = jobs(profile, parse_seeds(options.seeds), studies, experiments)
         if options.only:
             chosen = _with_needs([find(name, chosen) for name in options.only], chosen)
+        if options.executor == "local" and not options.fresh:
+            preload()
+        executor = _executor(options, profile.name, threads)
     except ValueError as problem:
         print(problem, file=sys.stderr)
         return 2
-    if not options.fresh:
-        preload()
     deadline = time.time() + 60 * options.minutes if options.minutes else None
-    left = work(profile, chosen, options.workers, threads, deadline)
+    left = work(executor, chosen, options.workers, deadline)
     shown = ", ".join(left[:5]) + ", ..." * (len(left) > 5)
     print(f"{len(left)} runs are left: {shown}" if left else "All runs are done.")
     return int(bool(left))
+
+
+def _executor(options: argparse.Namespace, profile: str, threads: int) -> Executor:
+    resources = Resources(threads, options.gpus, options.hours, options.partition)
+    if options.executor == "submitit":
+        return Submitit(perform, profile, resources, options.cluster)
+    if options.executor == "ray":
+        return Ray(perform, profile, resources, options.address)
+    return Forks(perform, profile, resources)
 
 
 def _with_needs(wanted: Sequence[Job], known: Sequence[Job]) -> list[Job]:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from sftrl_lib import execution, grid, paths
+from sftrl_lib.executors import Forks, Ray, Resources, Submitit
 from sftrl_lib.jobs import jobs, parse_tasks
 from sftrl_lib.profiles import SMOKE
 from sftrl_lib.runs import Run
@@ -21,6 +22,10 @@ def home(tmp_path, monkeypatch):
 
 def chosen():
     return jobs(SMOKE, studies=parse_tasks(SMOKE, "GP-L"))
+
+
+def forks():
+    return Forks(grid.perform, "smoke", Resources())
 
 
 def perform_by(monkeypatch, home, action):
@@ -38,7 +43,7 @@ def perform_by(monkeypatch, home, action):
 
 def test_every_run_comes_after_what_it_needs_and_others_run_beside_it(home, monkeypatch):
     perform_by(monkeypatch, home, lambda job: time.sleep(0.2))
-    assert grid.work(SMOKE, chosen(), workers=3, threads=1) == []
+    assert grid.work(forks(), chosen(), workers=3) == []
     lines = (home / "order").read_text().splitlines()
     runs = {job.name: job for job in chosen() if grid.is_run(job)}
     assert sorted(line.removeprefix("end ") for line in lines if line.startswith("end")) == sorted(runs)
@@ -55,7 +60,7 @@ def test_what_needs_a_failed_run_is_not_begun_and_the_log_says_why(home, monkeyp
             raise ValueError("no such thing")
 
     perform_by(monkeypatch, home, fails)
-    left = grid.work(SMOKE, chosen(), workers=2, threads=1)
+    left = grid.work(forks(), chosen(), workers=2)
     assert left[0] == "04_init-gp-l-init-s0" and "06_sensitivity-gp-l-s0" in left
     assert "05_train-gp-l-rl-main-s0" not in (home / "order").read_text()
     assert "no such thing" in (paths.build("smoke") / "logs" / "04_init-gp-l-init-s0.log").read_text()
@@ -65,14 +70,14 @@ def test_what_needs_a_failed_run_is_not_begun_and_the_log_says_why(home, monkeyp
 def test_at_the_deadline_workers_are_stopped(home, monkeypatch):
     perform_by(monkeypatch, home, lambda job: time.sleep(60))
     began = time.time()
-    left = grid.work(SMOKE, chosen(), workers=2, threads=1, deadline=began + 1)
+    left = grid.work(forks(), chosen(), workers=2, deadline=began + 1)
     assert time.time() - began < 20
     assert set(left) == {job.name for job in chosen() if grid.is_run(job)}
 
 
 def test_times_are_noted_beside_those_of_notebooks(home, monkeypatch):
     perform_by(monkeypatch, home, lambda job: None)
-    grid.work(SMOKE, chosen(), workers=2, threads=1)
+    grid.work(forks(), chosen(), workers=2)
     noted = {record["run"]: record for record in execution.timings("smoke")}
     assert noted["grid-gp-l-rl-main-s0"]["ok"] and noted["grid-gp-l-rl-main-s0"]["threads"] == 1
     with pytest.raises(ValueError, match="No run"):
@@ -105,6 +110,7 @@ def test_a_profile_is_moved_to_the_device_that_is_asked_for():
         (["--profile", "laptop", "--tasks", "GP-X"], "no task 'GP-X'"),
         (["--profile", "smoke", "--workers", "0"], "--workers"),
         (["--profile", "smoke", "--minutes", "-1"], "--minutes"),
+        (["--profile", "smoke", "--hours", "0"], "hours"),
         (["--profile", "smoke", "--only", "04_init-gp-l-init-s7"], "Unknown run"),
     ],
 )
@@ -112,3 +118,36 @@ def test_a_wrong_argument_is_one_line(arguments, message, capsys):
     assert grid.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def note(job):
+    """What a worker elsewhere does in place of a run: leaves a file, or fails."""
+    if job.notebook == "04_init.ipynb":
+        raise ValueError("no such thing")
+    (paths.HOME / job.name).touch()
+
+
+@pytest.mark.parametrize("engine", ["submitit", "ray"])
+def test_a_cluster_s_engine_performs_runs_in_processes_of_its_own(engine, home, monkeypatch):
+    package = pytest.importorskip(engine)
+    monkeypatch.setenv("SFTRL_HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", ":".join([str(paths.ROOT), str(paths.ROOT / "tests"), *filter(None, sys.path)]))
+    executor = (
+        Submitit(note, "smoke", Resources(), "local") if engine == "submitit" else Ray(note, "smoke", Resources())
+    )
+    try:
+        left = grid.work(executor, chosen(), workers=2)
+    finally:
+        if engine == "ray":
+            package.shutdown()
+    assert left[0] == "04_init-gp-l-init-s0" and "05_train-gp-l-rl-main-s0" in left
+    assert (home / "03_expert_data-gp-l").exists() and not (home / "05_train-gp-l-rl-main-s0").exists()
+    assert (home / "05_train-gp-l-rl_no_init-no_init-lr0.001-s0").exists()
+    assert {record["run"] for record in execution.timings("smoke") if record["ok"]} >= {"grid-gp-l"}
+
+
+@pytest.mark.parametrize("engine", ["submitit", "ray"])
+def test_an_engine_that_is_not_installed_is_named(engine, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, engine, None)
+    assert grid.main(["--profile", "smoke", "--executor", engine]) == 2
+    assert f"pip install {engine}" in capsys.readouterr().err

@@ -178,9 +178,21 @@ SEARCH_INIT = Experiment(  # chosen by the mean of both branches
 SEARCHES = (SEARCH, SEARCH_INIT)  # of the text tasks; the picture tasks take the ratio and Init's steps of their game's
 
 
-def search_budget(fork_flops: float) -> Experiment:
-    """SFT with once, twice and four times the compute: from which on is its curve in distribution flat?"""
-    settings = tuple({"fork_flops": times * fork_flops} for times in (1, 2, 4))
+def with_ratio(search: Experiment, ratio: str) -> Experiment:
+    """The search of the rates alone with another ratio of RL; any other experiment as it is."""
+    if search is not SEARCH_RATES:
+        return search
+    rl, sft = search.arms
+    return replace(search, arms=(replace(rl, settings=tuple({**s, "ratio": ratio} for s in rl.settings)), sft))
+
+
+def search_budget(fork_flops: float, lr: float = 1e-3) -> Experiment:
+    """SFT with once, twice and four times the compute: from which on is its curve in distribution flat?
+
+    A rate is named only if it is another one than the rest of the search has.
+    """
+    rate = {} if lr == 1e-3 else {"lr": lr}
+    settings = tuple({**rate, "fork_flops": times * fork_flops} for times in (1, 2, 4))
     arms = (Arm("sft", settings, checkpoints=4),)
     return Experiment("search_budget", "search", arms, splits=CHOSEN_ON, all_seeds=True)
 

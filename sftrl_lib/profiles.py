@@ -14,6 +14,7 @@ from typing import Any
 
 from . import paths
 from .configs import (
+    HIGHEST_RATE,
     MICRO_BATCH_TOKENS,
     EvaluationConfig,
     LoRAConfig,
@@ -58,8 +59,9 @@ from .experiments import (
     foundations,
     rejection,
     search_budget,
+    with_ratio,
 )
-from .methods import Method
+from .methods import INIT, Method
 from .registry import Registry
 from .task import Task
 from .tasks import TASKS
@@ -76,7 +78,8 @@ class Study:
     fork_flops: float  # training compute that each branch gets after Init, by the paper's formulas
     init_steps: int = 24  # of the short SFT that makes Init; official GP-L: 400 steps of 128
     checkpoints: int = 5  # tested along each branch, at equal steps of compute
-    sft: SFTConfig = field(default_factory=SFTConfig)  # of Init and of the SFT branch
+    sft: SFTConfig = field(default_factory=SFTConfig)  # of the SFT branch
+    init_lr: float | None = None  # of Init, else trained as `sft` says; None: with its rate as well
     ppo: PPOConfig = field(default_factory=PPOConfig)
     more: tuple[Any, ...] = ()  # configurations of further methods
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -87,9 +90,13 @@ class Study:
         check(self, "foundation", bool(self.foundation), "a shipped model, a folder or a hub name")
         check_number(self, "fork_flops", high=1e30, above=True)
         check_whole(self, "init_steps", "checkpoints")
+        if self.init_lr is not None:
+            check_number(self, "init_lr", high=HIGHEST_RATE, above=True)
 
     def config(self, method: Method) -> Any:
         """The configuration of a method: the study's of that class, or else the class's defaults."""
+        if method is INIT and self.init_lr:
+            return replace(self.sft, lr=self.init_lr)
         given = (config for config in (self.sft, self.ppo, *self.more) if isinstance(config, method.config))
         return next(given, None) or method.config()
 
@@ -160,6 +167,9 @@ _GP_L = Study(
     task=TASKS["gp-l"],
     foundation="gp-l",
     fork_flops=5e12,
+    init_lr=1e-3,
+    sft=SFTConfig(lr=2e-3),  # both branches' rates and RL's ratio: chosen by the search, results/search
+    ppo=PPOConfig(lr=2e-4, ratio="sequence"),
     experiments=(MAIN, ATTEMPTS, NO_INIT, SUBOPTIMAL, SENSITIVITY, *_again("gp-l-1")),
     # RL plays 35 updates of 128 hands, and solves about half of them.
     controls=(
@@ -186,6 +196,9 @@ _GP_VL = replace(
     task=TASKS["gp-vl"],
     foundation="gp-vl",
     fork_flops=1.2e13,
+    init_lr=None,
+    sft=SFTConfig(),  # not searched yet
+    ppo=PPOConfig(ratio="sequence"),
     experiments=(MAIN, SFT_TUNING, RL_TUNING),
     controls=(PICTURES_DROPPED,),
     evaluation=replace(_GP_L.evaluation, episodes_end=500, episodes_curve=200, episodes_greedy=200),
@@ -297,15 +310,21 @@ HEADLINE = Profile(
 
 
 def _searched(study: Study) -> Study:
-    """A study that tests nothing but the training rule, at the numbers of the laptop profile and around them."""
+    """A study that tests nothing but the training rule, at the numbers of the earlier design and around them.
+
+    The budget is searched for at the rate that the search has chosen for SFT.
+    """
     main = replace(MAIN, splits=SEARCH_RATES.splits, paper_end=False)
     searches = SEARCHES if study.task.modality == "text" else (SEARCH_RATES,)
-    evaluation = replace(study.evaluation, episodes_greedy=16)
+    ratio = "token" if study.task.modality == "text" else study.ppo.ratio  # of the same game's text task
     return replace(
         study,
         checkpoints=1,
-        experiments=(main, *searches, search_budget(study.fork_flops)),
-        evaluation=evaluation,
+        init_lr=None,
+        sft=replace(study.sft, lr=SFTConfig.lr),
+        ppo=replace(study.ppo, lr=PPOConfig.lr, ratio=ratio),
+        experiments=(main, *(with_ratio(e, ratio) for e in searches), search_budget(study.fork_flops, study.sft.lr)),
+        evaluation=replace(study.evaluation, episodes_greedy=16),
     )
 
 
@@ -323,8 +342,9 @@ _SMOLLM2_GP_L = replace(
     fork_flops=2e15,  # RL: about 12 updates of 256 hands; SFT: 130 steps of 64
     init_steps=20,
     checkpoints=3,
+    init_lr=None,
     sft=replace(_GP_L.sft, lr=1e-4),
-    ppo=replace(_GP_L.ppo, episodes=256, lr=3e-5, max_new_tokens=64),  # answers have up to 60 tokens
+    ppo=replace(_GP_L.ppo, episodes=256, lr=3e-5, ratio="token", max_new_tokens=64),  # answers have up to 60 tokens
     evaluation=replace(_GP_L.evaluation, episodes_end=256, episodes_curve=128, episodes_greedy=128, max_new_tokens=64),
     experiments=(MAIN, foundations("smollm2")),
     controls=(),

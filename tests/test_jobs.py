@@ -54,7 +54,7 @@ PROFILE = replace(
     LAPTOP,
     name="whole",
     ablation_seeds=(0,),
-    studies=tuple(replace(study, experiments=EXPERIMENTS[study.task.key]) for study in LAPTOP.studies),
+    studies=tuple(replace(s, init_lr=None, experiments=EXPERIMENTS[s.task.key]) for s in LAPTOP.studies),
 )
 
 
@@ -227,6 +227,7 @@ CHANGES = {  # of a study -> the kinds of jobs that are to be done again
     "sft.lr": (of("sft", lr=7e-4), FROM_INIT),
     "sft.examples": (of("sft", examples=77), {"03"} | FROM_INIT),
     "init_steps": (lambda study: replace(study, init_steps=7), FROM_INIT),
+    "init_lr": (lambda study: replace(study, init_lr=7e-4), FROM_INIT),
     "foundation": (other_foundation, {"02"} | FROM_INIT | BARE),
     "fork_flops": (lambda study: replace(study, fork_flops=1e12), BRANCHES | ENDS),
     "checkpoints": (lambda study: replace(study, checkpoints=7), (BRANCHES - {"05 sft overfitted"}) | ENDS),

@@ -49,8 +49,10 @@ def test_text_tasks_search_everything_and_picture_tasks_the_rates():
     for key in ("gp-l", "virl-l"):
         assert len(settings[key]["search", "rl"]) == 10 and len(settings[key]["search_init", "sft"]) == 4
     for key in ("gp-vl", "virl-vl"):
-        assert settings[key]["search", "rl"] == settings["gp-l"]["search", "rl"][:5]
-        assert all("token" in setting for setting in settings[key]["search", "rl"])
+        ratio = LAPTOP.study(key).ppo.ratio
+        rates = [setting.partition(";")[0] for setting in settings["gp-l"]["search", "rl"][:5]]
+        assert settings[key]["search", "rl"] == [f"{rate};ratio={ratio}" for rate in rates]
+        assert ratio == LAPTOP.study(key.replace("vl", "l")).ppo.ratio
         assert settings[key]["search", "sft"] == settings["gp-l"]["search", "sft"]
         assert ("search_init", "rl") not in settings[key] and len(settings[key]["search_budget", "sft"]) == 3
 

@@ -9,13 +9,13 @@ do under a new rule can have no part in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from .. import fingerprint, paths, tables
-from ..experiments import CHOSEN_ON
+from ..experiments import CHOSEN_ON, parse_setting
 from ..files import reason, write_atomically
 from ..tasks import task_of
 
@@ -43,7 +43,7 @@ def selected(metrics: pd.DataFrame) -> pd.DataFrame:
     """The chosen settings, from the splits of the choice alone: task, experiment, method, setting, heldout.
 
     The rates (and RL's ratio) by the branch's own success; Init's steps by the mean of both branches, method "both";
-    the budget by `flat_from`. Of equals the first, by the text of the setting.
+    the budget by `flat_from` at the rate chosen for SFT. Of equals the first, by the text of the setting.
     """
     found = tried(tables.select(metrics, split=list(CHOSEN_ON)))
     rates = found[found["experiment"] == "search"]
@@ -52,23 +52,31 @@ def selected(metrics: pd.DataFrame) -> pd.DataFrame:
     best = pd.concat([rates, steps], ignore_index=True).sort_values([CRITERION, "setting"], ascending=[False, True])
     best = best.drop_duplicates(["task", "experiment", "method"])
     columns = ["task", "experiment", "method", "setting", CRITERION]
-    chosen = pd.concat([best[columns], flat_from(metrics)], ignore_index=True)
+    rates = {
+        task: parse_setting(setting)["lr"]
+        for task, experiment, method, setting in best[columns[:4]].itertuples(index=False)
+        if (experiment, method) == ("search", "sft")
+    }
+    chosen = pd.concat([best[columns], flat_from(metrics, rates)], ignore_index=True)
     return chosen.sort_values(columns[:3], ignore_index=True)
 
 
-def flat_from(metrics: pd.DataFrame) -> pd.DataFrame:
+def flat_from(metrics: pd.DataFrame, rates: Mapping[str, float] = {}) -> pd.DataFrame:
     """For every task the least compute with which SFT's curve in distribution is flat, else the most that was tried.
 
     Flat: success under the training rule rises by less than `FLAT` from three quarters of the compute to the end, in
-    the mean over the seeds.
+    the mean over the seeds. Of a task in `rates` only runs at that rate count; those that name none were at 1e-3.
     """
     rows = tables.along(tables.select(metrics, experiment="search_budget", split="id", metric="success"))
-    chosen = {}
+    chosen: dict[str, list] = {}
     for (name, modality, setting), here in rows.groupby(["task", "modality", "setting"]):
+        task, tried = task_of(name, modality).label, parse_setting(setting)
+        if tried.get("lr", 1e-3) != rates.get(task, tried.get("lr", 1e-3)):
+            continue
         curve = here.groupby(here.groupby("seed")["step"].rank(method="dense"))["value"].mean()
-        compute = float(setting.partition("=")[2])
+        compute = tried["fork_flops"]
         flat = len(curve) > 1 and curve.iloc[-1] - curve.iloc[-2] < FLAT
-        chosen.setdefault(task_of(name, modality).label, []).append((not flat, compute if flat else -compute, setting))
+        chosen.setdefault(task, []).append((not flat, compute if flat else -compute, setting))
     picked = [(task, "search_budget", "sft", min(options)[2], None) for task, options in chosen.items()]
     return pd.DataFrame(picked, columns=["task", "experiment", "method", "setting", CRITERION])
 

@@ -9,9 +9,9 @@ import torch
 from tiny_models import smollm2_policy, tiny_policy
 
 from sftrl_lib import fingerprint, jobs, paths
+from sftrl_lib.claims import comparison
 from sftrl_lib.evaluation.measurements import evaluate, merge
 from sftrl_lib.experiments import MAIN, foundations
-from sftrl_lib.figures.draw import draw_all
 from sftrl_lib.foundation import gp_l_curriculum, taught, teaching, virl_l_curriculum
 from sftrl_lib.foundation.documents import Turn
 from sftrl_lib.foundation.encoding import IGNORED, encode, encode_chat, encode_for
@@ -247,7 +247,8 @@ def test_a_run_teaches_its_foundation_first_and_goes_through_everything(profile,
     assert teaching.is_there("taught") and [run.identity for run in runs] == known
     frame = merge(profile)
     assert set(frame.method) == {"init", "sft", "rl"} and set(frame.experiment) == {"main", "foundations"}
-    assert "fig05" in " ".join(map(str, draw_all(profile.name)))
+    told = comparison.markdown(frame)
+    assert f"another foundation model ({recipe.base})" in told and "the foundation model above" in told
 
 
 def test_its_notebook_teaches_before_any_run(profile):

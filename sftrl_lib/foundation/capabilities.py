@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..models.decoding import Decoding
 from ..models.policy import Policy
 from ..points.formula import evaluate as formula_value
 from ..points.formula import parse_formula
@@ -94,16 +95,18 @@ def capability_table(record: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(columns).map("{:.1%}".format)
 
 
+@torch.no_grad()
 def greedy(policy: Policy, prompts: list[list[int]], tokens: int, shown: list[np.ndarray]) -> list[str]:
     """Greedy continuations of `prompts` (token ids), each cut at its first line end unless it is JSON.
 
     `shown` holds one picture per prompt (uint8, height x width x 3), or nothing for text prompts.
     """
-    padded = policy.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(policy.device)
-    images = policy.processor.image_processor(shown, return_tensors="pt").to(policy.device) if shown else {}
-    generated = policy.model.generate(**padded, **images, max_new_tokens=tokens, do_sample=False)
-    texts = policy.tokenizer.batch_decode(generated[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [first_line(text) for text in texts]
+    read = (policy.processor.image_processor(picture, return_tensors="pt") for picture in shown)
+    decoding = Decoding(policy)
+    decoding.begin(len(prompts), tokens)
+    hidden = decoding.feed(prompts, [dict(one) for one in read] or [None] * len(prompts))
+    answers, _ = decoding.answer(hidden, 0.0, torch.zeros(len(prompts), tokens, device=policy.device))
+    return [first_line(text) for text in policy.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
 
 def first_line(text: str) -> str:

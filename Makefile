@@ -56,26 +56,29 @@ ifneq ($(strip $(DEVICE)),)
 export SFTRL_DEVICE := $(DEVICE)
 endif
 PIPELINE = $(PY) -m sftrl_lib.pipeline
+# What everything is kept under: the profile's name, with that of a model of your own.
+NAME = $(if $(MODEL),$$($(PIPELINE) name --profile "$(PROFILE)" --model "$(MODEL)"),$(PROFILE))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo '  Options of reproduce: PROFILE=smoke|laptop|..., SEEDS="0 1 2", TASKS="GP-L V-IRL-L" (any of them) and -jN;'
 	@echo '  EXPERIMENTS="attempts dft" runs those beside the main comparison, with all of its seeds, and no others;'
-	@echo '  DEVICE=cuda runs it on a GPU.'
+	@echo '  DEVICE=cuda runs it on a GPU; MODEL=path-or-hub-name from a model of your own, in the place of those of PROFILE.'
+	@echo '  PROFILE=smollm2 is for a GPU; with SMOKE=1 it is run once at toy size, on any machine.'
 	@echo '  The default is laptop, all its seeds and tasks, all cores. THREADS=2 gives each notebook two threads, which'
 	@echo '  changes numbers in their last digits; -jN does not.'
 
 # exec: a SIGTERM to this make then reaches that one.
 reproduce: env ## the paper's figures from scratch: run every notebook of PROFILE, then print where the output is
 	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)" --experiments "$(EXPERIMENTS)" \
-		--threads "$(THREADS)"
+		--threads "$(THREADS)" --model "$(MODEL)"
 	+@exec $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
-		-C "$$SFTRL_HOME" -f "build/$(PROFILE)/rules.mk"
-	@$(PIPELINE) report --profile "$(PROFILE)"
+		-C "$$SFTRL_HOME" -f "build/$(NAME)/rules.mk"
+	@$(PIPELINE) report --profile "$(NAME)"
 
 runs: env ## trainings and tests alone, without notebooks, on WORKERS= processes; make reproduce then only shows them
 	@$(PY) -m sftrl_lib.grid --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)" --experiments "$(EXPERIMENTS)" \
-		--threads "$(THREADS)" $(if $(WORKERS),--workers "$(WORKERS)") $(ARGS)
+		--threads "$(THREADS)" --model "$(MODEL)" $(if $(WORKERS),--workers "$(WORKERS)") $(ARGS)
 
 controls: ## what goes beyond the paper, with the main comparison and its seeds; EXPERIMENTS= chooses some
 	@$(MAKE) --no-print-directory reproduce EXPERIMENTS="$(or $(EXPERIMENTS),controls)"
@@ -91,10 +94,10 @@ search: ## choose the learning rates of both branches on development seeds, then
 	@$(PY) -m sftrl_lib.evaluation.search --seeds "$(SEEDS)" --tasks "$(TASKS)"
 
 figures: env ## redraw the figures of PROFILE from the committed tables, without training
-	@$(PIPELINE) figures --profile "$(PROFILE)"
+	@$(PIPELINE) figures --profile "$(NAME)"
 
 verify: env ## check the tables and figures of PROFILE against their manifest; say what was made by what
-	@$(PIPELINE) verify --profile "$(PROFILE)"
+	@$(PIPELINE) verify --profile "$(NAME)"
 
 book: env ## build the browsable book of PROFILE: notebooks, figures, reports, API (needs the extra `book`)
 	@$(PY) docs/build.py --profile "$(PROFILE)"

@@ -21,6 +21,7 @@ from datetime import datetime
 from .execution import parse_threads, side_by_side
 from .executors import Executor, Forks, Ray, Resources, Submitit
 from .jobs import Job, find, jobs, parse_experiments, parse_seeds, parse_tasks
+from .own_model import prepare
 from .profiles import get_profile
 from .runs import Run
 
@@ -28,19 +29,22 @@ EXECUTORS = ("local", "submitit", "ray")
 
 
 def is_run(job: Job) -> bool:
-    """Whether a job makes data, trains or tests; the others only show what there is."""
-    return "seed" in job.parameters or job.notebook.startswith("03_")
+    """Whether a job makes data or a model, trains or tests; the others only show what there is."""
+    return "seed" in job.parameters or job.notebook.startswith(("02_", "03_"))
 
 
 def perform(job: Job) -> None:
     """What the notebook of a job computes, without the notebook. Raises what training and tests raise."""
     from .evaluation.measurements import evaluate, evaluate_sensitivity, main_ends
+    from .foundation.teaching import provide
     from .training.fork import demonstrations, train
 
     given = job.parameters
     profile = get_profile(given["profile"])
     study = profile.study(given["task"])
-    if "seed" not in given:
+    if job.notebook.startswith("02_"):
+        provide(profile, study.foundation)
+    elif "seed" not in given:
         for kind in study.task.kinds:
             demonstrations(profile, study, kind)
     elif "method" not in given and job.notebook.startswith("06_"):
@@ -102,6 +106,7 @@ def _say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sftrl_lib.grid", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="laptop", help="default: laptop")
+    parser.add_argument("--model", help="a folder or a hub name, in the place of the profile's foundation models")
     parser.add_argument("--seeds", help='as in "100 101"; default: those of the profile')
     parser.add_argument("--tasks", help='as in "GP-L V-IRL-L"; default: all that the profile has')
     parser.add_argument("--experiments", help="beside the main comparison, as for make; default: those of the studies")
@@ -119,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         profile, threads = get_profile(options.profile), parse_threads(options.threads)
+        if options.model:
+            profile = prepare(profile, options.model)
         if options.workers < 1 or (options.minutes is not None and options.minutes <= 0):
             raise ValueError("--workers is a whole number from 1, and --minutes is above 0.")
         studies = parse_tasks(profile, options.tasks)

@@ -3,10 +3,12 @@
     python -m sftrl_lib.pipeline list --profile laptop                  the jobs, and which are done
     python -m sftrl_lib.pipeline rules --profile laptop --seeds "0 1"   check all, write build/laptop/rules.mk
     python -m sftrl_lib.pipeline rules --profile laptop --tasks GP-L    the same for some of the profile's tasks
+    python -m sftrl_lib.pipeline rules --profile laptop --model PATH    the same from a model of your own
     python -m sftrl_lib.pipeline run 05_train-gp-l-rl-main-s0 --profile laptop
     python -m sftrl_lib.pipeline report --profile laptop                time, memory and where the output is
     python -m sftrl_lib.pipeline figures --profile laptop               figures from the tables, no training
     python -m sftrl_lib.pipeline verify --profile laptop                tables and figures against their manifest
+    python -m sftrl_lib.pipeline name --profile laptop --model PATH     what the profile with that model is called
     python -m sftrl_lib.pipeline jobs                                   how many jobs this machine runs side by side
 
 `jobs` says what there is to do, `execution` does it.
@@ -37,6 +39,7 @@ from .jobs import (
     target,
     update_identity,
 )
+from .own_model import name_of, prepare
 from .profiles import Profile, Study, get_profile
 
 
@@ -103,9 +106,10 @@ def _make_path(path: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sftrl_lib.pipeline", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=("list", "rules", "run", "report", "figures", "verify", "jobs"))
+    parser.add_argument("command", choices=("list", "rules", "run", "report", "figures", "verify", "jobs", "name"))
     parser.add_argument("run", nargs="?", help="name of the run, for the command run")
     parser.add_argument("--profile", default="laptop", help="default: laptop")
+    parser.add_argument("--model", help="a folder or a hub name, in the place of the profile's foundation models")
     parser.add_argument("--seeds", help='as in "0 1 2"; default: those of the profile')
     parser.add_argument("--tasks", help='as in "GP-L V-IRL-L"; default: all that the profile has')
     parser.add_argument("--experiments", help='beside main, as in "dose dft" or "controls"; default: the profile\'s')
@@ -144,6 +148,9 @@ def _command(options: argparse.Namespace) -> int:
     if options.command == "jobs":
         print(side_by_side())
         return 0
+    if options.command == "name":
+        print(name_of(options.profile, options.model) if options.model else options.profile)
+        return 0
     if options.command == "verify":
         from . import provenance
 
@@ -151,6 +158,8 @@ def _command(options: argparse.Namespace) -> int:
     if options.command in ("list", "rules", "run"):
         _check_place(options.command)
     profile = get_profile(options.profile)
+    if options.model:
+        profile = prepare(profile, options.model)
     studies, threads = parse_tasks(profile, options.tasks), parse_threads(options.threads)
     experiments = parse_experiments(studies, options.experiments)
     chosen = jobs(profile, parse_seeds(options.seeds), studies, experiments)

@@ -381,8 +381,9 @@ def _taught_smoke(study: Study) -> Study:
         sft=replace(study.sft, examples=8, batch_size=1),
         ppo=replace(study.ppo, episodes=2, attempts=1, max_new_tokens=8, minibatches=1),
         evaluation=replace(
-            study.evaluation, episodes_end=2, episodes_curve=2, episodes_greedy=1, attempts=1, max_new_tokens=8
+            study.evaluation, episodes_end=1, episodes_curve=1, episodes_greedy=1, attempts=1, max_new_tokens=8
         ),
+        experiments=study.experiments if study is _SMOLLM2_GP_L else (MAIN,),
     )
 
 
@@ -403,7 +404,9 @@ def _placed(profile: Profile) -> Profile:
     device = os.environ.get("SFTRL_DEVICE", "").strip()
     if not device:
         return profile
-    return replace(profile, device=device, micro_batch_tokens=MICRO_BATCH_TOKENS if device == "cpu" else 65_536)
+    tokens = MICRO_BATCH_TOKENS if device == "cpu" else 65_536
+    own = profile.micro_batch_tokens if profile.micro_batch_tokens != MICRO_BATCH_TOKENS else tokens  # of a larger model
+    return replace(profile, device=device, micro_batch_tokens=own)
 
 
 _ALL = SMOKE, LAPTOP, HEADLINE, SEARCH, SMOLLM2, SMOLLM2_SMOKE
@@ -411,5 +414,7 @@ PROFILES: Registry[Profile] = Registry("profile", map(_placed, _ALL))
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`. Raises ValueError that lists the known ones."""
-    return PROFILES[name]
+    """The profile called `name`, also one with a model of your own. Raises ValueError that lists the known ones."""
+    from . import own_model  # which needs the profiles
+
+    return PROFILES.get(name) or (own_model.find(name) if re.fullmatch(r"[a-z0-9_]+", name) else None) or PROFILES[name]

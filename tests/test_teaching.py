@@ -266,8 +266,9 @@ def test_the_real_profile_is_whole():
             recipe = TAUGHT[study.foundation]
             assert (recipe.base, recipe.curricula) == ("smollm2", (study.task.key,))
             assert taught.identity(study.foundation)["name"] == study.foundation
-            runs = [Run(chosen, study.task.key, m, "foundations", "foundation=smollm2") for m in ("rl", "sft")]
-            assert all(run.init.study.foundation == "smollm2" for run in runs)
+    for key in ("gp-l", "virl-l"):
+        runs = [Run(SMOLLM2, key, method, "foundations", "foundation=smollm2") for method in ("rl", "sft")]
+        assert all(run.init.study.foundation == "smollm2" for run in runs)
     tokens = [TAUGHT[study.foundation].steps * TAUGHT[study.foundation].tokens_per_step for study in SMOLLM2.studies]
     assert all(2e6 < count < 1e7 for count in tokens)
 

@@ -117,8 +117,8 @@ def find_cast(key: str = "gp-l", profile: str = "") -> Cast:
     """
     chosen = [get_profile(profile)] if profile else _candidates(key)
     chosen[0].study(TASKS[key].key)
-    real = [_trained(known, key) for known in chosen if known != SMOKE]
-    toys = [_trained(known, key) for known in chosen if known == SMOKE]
+    real = [_trained(known, key) for known in chosen if not known.toy]
+    toys = [_trained(known, key) for known in chosen if known.toy]
     casts = [cast for cast in (*real, _shipped(key, profile), *toys) if cast]
     whole = (cast for cast in casts if not cast.note)
     return next(whole, None) or next(iter(casts), None) or _foundation(chosen[0], key)
@@ -157,7 +157,7 @@ def _trained(profile: Profile, key: str) -> Cast | None:
             for run, snapshot in ends[seed]
         ]
 
-    return Cast(tuple(ends), load, profile == SMOKE, note)
+    return Cast(tuple(ends), load, profile.toy, note)
 
 
 def _ends(profile: Profile, key: str, seed: int) -> Iterator[tuple[Run, Snapshot]]:
@@ -188,7 +188,7 @@ def _shipped(key: str, profile: str = "") -> Cast | None:
             if record["seed"] == seed
         ]
 
-    return Cast(tuple(sorted({record["seed"] for record in records})), load, known == SMOKE)
+    return Cast(tuple(sorted({record["seed"] for record in records})), load, known.toy)
 
 
 def _foundation(profile: Profile, key: str) -> Cast:

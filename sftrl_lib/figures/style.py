@@ -31,7 +31,7 @@ from .. import paths, published
 from ..claims.statistics import CONFIDENCE, Estimate
 from ..files import write_atomically
 from ..methods import INIT, METHODS
-from ..profiles import PROFILES
+from ..profiles import get_profile
 from ..tables import select
 from ..task import SPLITS, Task
 from ..tasks import TASKS
@@ -135,7 +135,10 @@ def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
 
 def made_by(profile: str) -> str:
     """The profile as captions name it; a toy run is called one."""
-    toy = profile in PROFILES and PROFILES[profile].toy
+    try:
+        toy = get_profile(profile).toy
+    except ValueError:  # of a profile that is known elsewhere
+        toy = False
     return f"TOY RUN (profile {profile}), its numbers mean nothing" if toy else f"profile {profile}"
 
 

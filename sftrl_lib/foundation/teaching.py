@@ -15,6 +15,7 @@ before and after, and by which code. To make one by hand (runs make theirs on fi
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import shutil
@@ -51,10 +52,18 @@ WORKERS = 4  # processes that draw and encode documents while a GPU learns
 def provide(profile: Profile, name: str) -> None:
     """See that the foundation model of that name is there, if it is one that is taught: teach it on first use.
 
-    Raises CheckpointError if there is no such model to teach, FloatingPointError where learning breaks down.
+    Of several processes that need it, one teaches and the others wait. Raises CheckpointError if there is no such model
+    to teach, FloatingPointError where learning breaks down.
     """
-    if name in TAUGHT and not is_there(name):
-        teach(TAUGHT[name], profile.device, profile.micro_batch_tokens, profile.gradient_checkpointing)
+    if name not in TAUGHT or is_there(name):
+        return
+    check_model(TAUGHT[name].base)
+    work = paths.build("foundation")
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / f".{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_there(name):
+            teach(TAUGHT[name], profile.device, profile.micro_batch_tokens, profile.gradient_checkpointing)
 
 
 def is_there(name: str) -> bool:

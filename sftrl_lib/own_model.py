@@ -1,0 +1,213 @@
+"""A profile with a model of your own in the place of its foundation models: make reproduce MODEL=path-or-hub-name.
+
+Everything is kept below the names of profile and model together, as in laptop_qwen2_5_0_5b_instruct. What has to be
+found out about the model is found out once, before any work, and kept in ``results/<name>/model.json``, from which
+every process knows the profile. Besides the foundation model, this changes:
+
+* tasks: those with pictures are left out for a model that takes none, and those that its context is too short for;
+* the longest answer, which is the expert's in the tokens of the model, and half as long again;
+* the compute of the fork, which grows with the parameters, so that training sees about as many tokens;
+* experiments between foundation models, which are left out.
+
+Learning rates stay the profile's: those of `laptop` are for a million parameters, those of `smollm2` for a hundred.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import paths
+from .experiments import Arm, Experiment
+from .files import reason, write_atomically
+from .foundation.taught import TAUGHT
+from .profiles import PROFILES, Profile, Study
+from .runs import DATA_SEED
+from .task import Task
+
+if TYPE_CHECKING:
+    from .models.policy import Policy
+
+EXAMPLES = 100  # demonstrations of which the longest prompt and answer are measured
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """What ``model.json`` holds."""
+
+    profile: str  # in which it takes the foundation models' place
+    model: str  # a folder, a hub name, or a model by name
+    parameters: int
+    studies: dict[str, dict[str, float]]  # task -> its `fork_flops` and `max_new_tokens`
+    left_out: dict[str, str]  # task -> why
+
+    @property
+    def name(self) -> str:
+        """Of the profile with it."""
+        return name_of(self.profile, self.model)
+
+
+def name_of(profile: str, model: str) -> str:
+    """The name of a profile with a model: ``laptop_qwen2_5_0_5b_instruct``. Raises ValueError if the model has none."""
+    plain = re.sub(r"[^a-z0-9]+", "_", Path(_source(model)).name.lower()).strip("_")
+    if not plain:
+        raise ValueError(f"MODEL={model!r} has no letter or digit in its last part; give its folder or its hub name.")
+    return f"{profile}_{plain[:60]}"
+
+
+def _source(model: str) -> str:
+    """A folder by its whole path, because notebooks work elsewhere; any other name as it is."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def record_of(name: str) -> Path:
+    """Where what is known of the model is kept."""
+    return paths.results(name) / "model.json"
+
+
+def find(name: str) -> Profile | None:
+    """The profile of that name with a model of one's own; None if there is none. Raises ValueError if it is damaged."""
+    path = record_of(name)
+    if not path.is_file():
+        return None
+    try:
+        own = OwnModel(**json.loads(path.read_text(encoding="utf-8")))
+        return replace(with_model(PROFILES[own.profile], own), name=name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({reason(error)}); remove it and give MODEL= again.") from error
+
+
+def with_model(profile: Profile, own: OwnModel) -> Profile:
+    """`profile` with `own` as the foundation model of all of its studies but those that are left out."""
+    studies = tuple(_study(study, own) for study in profile.studies if study.task.key in own.studies)
+    return replace(profile, name=own.name, studies=studies)
+
+
+def _study(study: Study, own: OwnModel) -> Study:
+    numbers = own.studies[study.task.key]
+    longest, times = int(numbers["max_new_tokens"]), numbers["fork_flops"] / study.fork_flops
+
+    def longer(config: Any) -> Any:
+        return replace(config, max_new_tokens=longest) if hasattr(config, "max_new_tokens") else config
+
+    def kept(experiments: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
+        return tuple(_scaled(e, times) for e in experiments if not any("foundation" in arm.varied for arm in e.arms))
+
+    return replace(
+        study,
+        foundation=own.model,
+        fork_flops=numbers["fork_flops"],
+        ppo=longer(study.ppo),
+        more=tuple(map(longer, study.more)),
+        evaluation=longer(study.evaluation),
+        experiments=kept(study.experiments),
+        controls=kept(study.controls),
+    )
+
+
+def _scaled(experiment: Experiment, times: float) -> Experiment:
+    """An experiment that varies the compute of the fork, with `times` as much of it."""
+
+    def arm(one: Arm) -> Arm:
+        if "fork_flops" not in one.varied:
+            return one
+        more = tuple({**setting, "fork_flops": _rounded(setting["fork_flops"] * times)} for setting in one.settings)
+        return replace(one, settings=more)
+
+    return replace(experiment, arms=tuple(map(arm, experiment.arms)))
+
+
+def prepare(profile: Profile, model: str) -> Profile:
+    """The profile with `model`, which is loaded and measured the first time. Says which tasks are left out, and why.
+
+    Raises CheckpointError if there is no such model or it is refused, ValueError if it fits none of the tasks, or if
+    another model of the same name was there before.
+    """
+    source = _source(model)
+    name = name_of(profile.name, source)
+    path = record_of(name)
+    made = find(name)
+    if made is None:
+        own = _measured(profile, source)
+        if not own.studies:
+            raise ValueError(f"MODEL={model!r} fits no task of {profile.name}: {_told(own.left_out)}.")
+        write_atomically(path, json.dumps(asdict(own), indent=1) + "\n")
+        made = find(name)
+    own = OwnModel(**json.loads(path.read_text(encoding="utf-8")))
+    if own.model != source:
+        raise ValueError(
+            f"{name} is of another model, {own.model!r}; rename the folder of {source!r}, or remove {path.parent} "
+            f"and {paths.build(name)}."
+        )
+    print(f"Profile {name}: {own.parameters:,} parameters" + f"; left out: {_told(own.left_out)}" * bool(own.left_out))
+    return made
+
+
+def _told(left_out: dict[str, str]) -> str:
+    return "; ".join(f"{task}, because {why}" for task, why in left_out.items())
+
+
+def _measured(profile: Profile, source: str) -> OwnModel:
+    from .foundation.teaching import provide
+    from .models.policy import load_policy
+
+    provide(profile, source)
+    policy = load_policy(source, profile.dtype, profile.device)
+    studies, left_out = {}, {}
+    for study in profile.studies:
+        if study.task.modality == "image" and policy.processor is None:
+            left_out[study.task.label] = "it needs a vision-language model"
+            continue
+        longest, needed = _lengths(policy, study)
+        context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+        if context and needed > context:
+            left_out[study.task.label] = f"a chat takes {needed:,} tokens and the model's context is {context:,}"
+            continue
+        times = policy.parameters_count / (_parameters(study.foundation) or policy.parameters_count)
+        numbers = {"fork_flops": _rounded(study.fork_flops * times), "max_new_tokens": longest}
+        studies[study.task.key] = numbers
+    return OwnModel(profile.name, source, policy.parameters_count, studies, left_out)
+
+
+def _lengths(policy: Policy, study: Study) -> tuple[int, int]:
+    """The longest answer that is allowed, and the longest conversation that can come of it, in tokens."""
+    import numpy as np
+
+    from .messages import message_text
+
+    task: Task = study.task
+    source = task.demonstrations(task.kinds[0], np.random.default_rng(DATA_SEED))
+    rows = list(islice(source, EXAMPLES))
+    answers = [message_text(row["completion"][0]) for row in rows]
+    longest = max(len(policy.tokenizer(text, add_special_tokens=False).input_ids) for text in answers) + 1
+    allowed = -(-longest * 3 // 2 // 8) * 8
+    prompt = max(len(policy.prompt_ids(row["prompt"])) for row in rows)
+    env = task.training_env(2)
+    observation, _ = env.reset(seed=0)
+    prompt += len(policy.prompt(observation).ids) - len(policy.prompt_ids(observation["messages"]))  # a picture's
+    reply = len(policy.continuation_ids(message_text(env.step("?")[0]["messages"][-1])))
+    return allowed, prompt + _most_attempts(study) * (allowed + reply)
+
+
+def _most_attempts(study: Study) -> int:
+    varied = [s["attempts"] for e in study.experiments for arm in e.arms for s in arm.settings if "attempts" in s]
+    return max(study.ppo.attempts, study.evaluation.attempts, *study.evaluation.attempts_grid, *varied)
+
+
+def _parameters(foundation: str) -> int | None:
+    """Of the model that a study was sized for: one of ours, or what is taught; None if it is not known."""
+    base = TAUGHT[foundation].base if foundation in TAUGHT else foundation
+    folder = paths.named_model(base)
+    if folder is None:
+        return None
+    if (record := folder / "record.json").is_file():
+        return json.loads(record.read_text(encoding="utf-8"))["parameters"]
+    return (folder / "model.safetensors").stat().st_size // 4
+
+
+def _rounded(flops: float) -> float:
+    return float(f"{flops:.3g}")

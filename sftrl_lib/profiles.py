@@ -404,8 +404,9 @@ def _placed(profile: Profile) -> Profile:
     device = os.environ.get("SFTRL_DEVICE", "").strip()
     if not device:
         return profile
-    tokens = MICRO_BATCH_TOKENS if device == "cpu" else 65_536
-    own = profile.micro_batch_tokens if profile.micro_batch_tokens != MICRO_BATCH_TOKENS else tokens  # of a larger model
+    own = profile.micro_batch_tokens  # of a model that is not tiny, which a GPU has been thought of for
+    if own == MICRO_BATCH_TOKENS and device != "cpu":
+        own = 65_536
     return replace(profile, device=device, micro_batch_tokens=own)
 
 

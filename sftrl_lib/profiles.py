@@ -124,6 +124,7 @@ class Profile:
     # How a gradient is computed, not which (only rounding differs, as between devices), so no part of any identity:
     micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included; a GPU takes more
     gradient_checkpointing: bool = False  # keep a layer's input only and compute the rest twice: a third more work
+    keeps_training: bool = True  # what a finished run would go on from: three times its model
     toy: bool = False  # too small for its numbers to mean anything, which figures and notebooks then say
 
     def __post_init__(self) -> None:
@@ -131,6 +132,7 @@ class Profile:
         check_choice(self, "dtype", DTYPES)
         check_whole(self, "rollout_batch", "micro_batch_tokens")
         check_flag(self, "gradient_checkpointing")
+        check_flag(self, "keeps_training")
         for name in ("seeds", "ablation_seeds"):
             seeds = getattr(self, name)
             good = all(isinstance(s, Integral) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
@@ -367,6 +369,7 @@ SMOLLM2 = Profile(
     studies=(_SMOLLM2_GP_L, _SMOLLM2_VIRL_L),
     dtype="mixed",
     micro_batch_tokens=16_384,  # a token takes 1 MB on its way back, 15 GB together
+    keeps_training=False,  # 40 GB of models are enough
 )
 
 
@@ -381,7 +384,7 @@ def _taught_smoke(study: Study) -> Study:
         sft=replace(study.sft, examples=8, batch_size=1),
         ppo=replace(study.ppo, episodes=2, attempts=1, max_new_tokens=8, minibatches=1),
         evaluation=replace(
-            study.evaluation, episodes_end=1, episodes_curve=1, episodes_greedy=1, attempts=1, max_new_tokens=8
+            study.evaluation, episodes_end=2, episodes_curve=2, episodes_greedy=1, attempts=1, max_new_tokens=8
         ),
         experiments=study.experiments if study is _SMOLLM2_GP_L else (MAIN,),
     )
@@ -392,6 +395,7 @@ SMOLLM2_SMOKE = Profile(
     seeds=(0,),
     studies=tuple(_taught_smoke(study) for study in SMOLLM2.studies),
     device="cpu",
+    keeps_training=False,
     toy=True,
 )
 

@@ -245,6 +245,7 @@ def test_a_run_teaches_its_foundation_first_and_goes_through_everything(profile,
         train(run)
         evaluate(run)
     assert teaching.is_there("taught") and [run.identity for run in runs] == known
+    assert not list(paths.build(profile.name).glob("runs/*/training")), "which would take the disk"
     frame = merge(profile)
     assert set(frame.method) == {"init", "sft", "rl"} and set(frame.experiment) == {"main", "foundations"}
     told = comparison.markdown(frame)

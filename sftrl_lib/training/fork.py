@@ -7,6 +7,7 @@ resumed, and work with other settings is set aside (`fingerprint.claim`).
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from datasets import Dataset
@@ -60,6 +61,8 @@ def train(run: Run) -> list[Snapshot]:
             seal(folder)  # of the log; each snapshot has its own
             made_by = {**provenance.origin(), "device": str(branch.policy.device)}
             write_atomically(folder / FINISHED, json.dumps(made_by, indent=1) + "\n")
+        if not run.profile.keeps_training:
+            shutil.rmtree(folder / "training", ignore_errors=True)
     return snapshots(folder)
 
 

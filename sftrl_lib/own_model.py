@@ -45,11 +45,6 @@ class OwnModel:
     studies: dict[str, dict[str, float]]  # task -> its `fork_flops` and `max_new_tokens`
     left_out: dict[str, str]  # task -> why
 
-    @property
-    def name(self) -> str:
-        """Of the profile with it."""
-        return name_of(self.profile, self.model)
-
 
 def name_of(profile: str, model: str) -> str:
     """The name of a profile with a model: ``laptop_qwen2_5_0_5b_instruct``. Raises ValueError if the model has none."""
@@ -76,15 +71,15 @@ def find(name: str) -> Profile | None:
         return None
     try:
         own = OwnModel(**json.loads(path.read_text(encoding="utf-8")))
-        return replace(with_model(PROFILES[own.profile], own), name=name)
+        return with_model(PROFILES[own.profile], own, name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({reason(error)}); remove it and give MODEL= again.") from error
 
 
-def with_model(profile: Profile, own: OwnModel) -> Profile:
+def with_model(profile: Profile, own: OwnModel, name: str) -> Profile:
     """`profile` with `own` as the foundation model of all of its studies but those that are left out."""
     studies = tuple(_study(study, own) for study in profile.studies if study.task.key in own.studies)
-    return replace(profile, name=own.name, studies=studies)
+    return replace(profile, name=name, studies=studies)
 
 
 def _study(study: Study, own: OwnModel) -> Study:

@@ -10,7 +10,8 @@ from tiny_models import smollm2_policy, tiny_policy
 
 from sftrl_lib import fingerprint, jobs, paths
 from sftrl_lib.claims import comparison
-from sftrl_lib.evaluation.measurements import evaluate, merge
+from sftrl_lib.evaluation.measurements import evaluate
+from sftrl_lib.evaluation.results import gather
 from sftrl_lib.experiments import MAIN, foundations
 from sftrl_lib.foundation import gp_l_curriculum, taught, teaching, virl_l_curriculum
 from sftrl_lib.foundation.documents import Turn
@@ -246,7 +247,8 @@ def test_a_run_teaches_its_foundation_first_and_goes_through_everything(profile,
         evaluate(run)
     assert teaching.is_there("taught") and [run.identity for run in runs] == known
     assert not list(paths.build(profile.name).glob("runs/*/training")), "which would take the disk"
-    frame = merge(profile)
+    frame = gather(profile).metrics
+    assert json.loads((paths.results(profile.name) / "taught.json").read_text())["config"]["name"] == "taught"
     assert set(frame.method) == {"init", "sft", "rl"} and set(frame.experiment) == {"main", "foundations"}
     told = comparison.markdown(frame)
     assert f"another foundation model ({recipe.base})" in told and "the foundation model above" in told

@@ -12,6 +12,7 @@ import pandas as pd
 
 from .. import paths, provenance, tables
 from ..claims import comparison, report
+from ..foundation.teaching import keep_records
 from ..profiles import Profile
 from .illustrations import illustrate
 from .measurements import ROWS, merge
@@ -68,6 +69,7 @@ def gather(profile: Profile, seeds: Sequence[int] = ()) -> Results:
     if any(paths.build(profile.name).glob(f"tests/*/{ROWS}")):
         metrics = merge(profile, seeds)
         illustrate(profile.name)
+        keep_records(profile)
         return Results(profile, metrics, here=True)
     metrics = merged(profile)
     return Results(profile, metrics[metrics["seed"].isin(seeds)] if seeds else metrics, here=False)

@@ -7,7 +7,7 @@ How they differ:
   formats, hands and routes as there.
 
 The model lies below build/models with ``record.json``: the recipe, tokens, loss, what was held out, what it could do
-before and after, and by which code. To make one by hand (runs make theirs on first use):
+before and after, and by which code; a copy is kept with the results. Runs make theirs on first use; by hand:
 
     make foundation MODEL=smollm2-gp-l
 """
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .. import __version__, fingerprint, paths
 from ..configs import MICRO_BATCH_TOKENS
-from ..files import disk_errors, fresh_folder, replace_folder
+from ..files import disk_errors, fresh_folder, replace_folder, write_atomically
 from ..models.checkpoint import load_state, save_state
 from ..models.policy import Policy, check_model, load_policy
 from ..profiles import Profile
@@ -205,6 +205,14 @@ def _write(config: Teaching, policy: Policy, progress: dict, target: Path) -> No
     (fresh / "record.json").write_text(json.dumps(record), encoding="utf-8")
     (fresh / fingerprint.MADE_WITH).write_bytes((target / fingerprint.MADE_WITH).read_bytes())
     replace_folder(fresh, target)
+
+
+def keep_records(profile: Profile) -> None:
+    """Copy the records of the models that a profile's studies start from to its results, which are committed."""
+    for name in {study.foundation for study in profile.studies} & TAUGHT.keys():
+        record = paths.made_models() / name / "record.json"
+        if record.is_file():
+            write_atomically(paths.results(profile.name) / f"{name}.json", record.read_bytes())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -408,10 +408,12 @@ def _placed(profile: Profile) -> Profile:
     device = os.environ.get("SFTRL_DEVICE", "").strip()
     if not device:
         return profile
-    own = profile.micro_batch_tokens  # of a model that is not tiny, which a GPU has been thought of for
-    if own == MICRO_BATCH_TOKENS and device != "cpu":
-        own = 65_536
-    return replace(profile, device=device, micro_batch_tokens=own)
+    tokens = profile.micro_batch_tokens  # of a model that is not tiny: as many as a GPU takes of it
+    if device == "cpu":
+        tokens = MICRO_BATCH_TOKENS
+    elif tokens == MICRO_BATCH_TOKENS:
+        tokens = 65_536
+    return replace(profile, device=device, micro_batch_tokens=tokens)
 
 
 _ALL = SMOKE, LAPTOP, HEADLINE, SEARCH, SMOLLM2, SMOLLM2_SMOKE

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # an episode is a plain record, but its module imports torch
 
 Arguments = Mapping[str, Any]  # of an environment
 Metrics = dict[str, tuple[float, int]]  # name -> (mean, number of samples)
-# {"prompt": messages, "completion": messages} and, in the image modality, "images": [the picture]
+# {"prompt": messages, "completion": messages} and, in the image modality, "images": [the picture]; then `Task.columns`
 Example = dict[str, Any]
 
 
@@ -155,6 +155,18 @@ class Task:
     def demonstrations(self, kind: str, rng: np.random.Generator) -> Iterator[Example]:
         """Endless SFT examples of one of `kinds`."""
         raise NotImplementedError(f"{type(self).__name__} has no demonstrations.")
+
+    def expert(self, env: gymnasium.Env, info: Mapping[str, Any]) -> str:
+        """The expert's answer to the question that `env` asks; `info` is the last that it gave."""
+        raise NotImplementedError(f"{type(self).__name__} has no expert.")
+
+    def columns(self, env: gymnasium.Env, info: Mapping[str, Any]) -> dict[str, Any]:
+        """What a dataset's row says of the question beside its prompt, enough for a reward of the task's own."""
+        return {}
+
+    def questions(self, env: gymnasium.Env, reset: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The arguments of ``reset`` for every question of the episode that `reset` begins; here there is one."""
+        yield dict(reset)
 
     def shows_held_out(self, example: Example) -> bool:
         """Whether an example leaks something reserved for tests."""

@@ -17,7 +17,7 @@ from ..configs import Protocol
 from ..models.policy import Policy
 from ..models.rollout import Episode, rollout
 from ..progress import progress_bar
-from ..seeds import TEST_EPISODES, TEST_SAMPLING, stream
+from ..seeds import TEST_SAMPLING, of_split, resets
 from ..task import Task, mean
 
 
@@ -46,17 +46,8 @@ def play(
                 conversation.picture = None  # no metric needs it, and those of 250 routes fill a gigabyte
             bar.update()
 
-        sampling = _seeds(TEST_SAMPLING, task, split, seed, len(starts))
+        sampling = of_split(TEST_SAMPLING, task, split, seed, len(starts))
         return rollout(policy, envs, starts, how.temperature, how.max_new_tokens, sampling, ended)
-
-
-def resets(task: Task, split: str, seed: int, count: int) -> list[dict[str, Any]]:
-    """The arguments of ``reset`` for the hands or routes of a split that every player is tested on."""
-    return task.resets(split, _seeds(TEST_EPISODES, task, split, seed, count))
-
-
-def _seeds(purpose: int, task: Task, split: str, seed: int, count: int) -> list[int]:
-    return stream(purpose, seed, [*task.splits, *task.probes].index(split), count=count)
 
 
 def within(episodes: Sequence[Episode], attempts: int) -> tuple[float, int]:

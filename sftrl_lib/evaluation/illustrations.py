@@ -13,10 +13,10 @@ from PIL.Image import Image, fromarray
 
 from .. import paths, tables
 from ..files import write_atomically
+from ..seeds import resets
 from ..task import Task
 from ..tasks import TASKS
 from ..transcripts import Episode, Turn, best_example, exchanges, main_episodes, picture_name
-from .episodes import resets
 
 WALKED_BY = ("rl", "sft", "init")  # methods whose walk is shown on a map, in order of preference
 

@@ -10,7 +10,6 @@ twice. A key, if the endpoint wants one, is read from OPENAI_API_KEY and written
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import random
@@ -22,22 +21,20 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 from scipy.stats import binomtest
 from tqdm import tqdm
 
 from ..configs import check, check_number, check_whole
-from ..evaluation.episodes import resets
 from ..files import write_atomically
-from ..messages import Message
 from ..models.rollout import Attempt, Conversation, Episode
+from ..seeds import resets
 from ..task import Task
 from ..tasks import TASKS
+from .questions import as_openai
 
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP statuses after which trying again may help
 _LONGEST_WAIT = 60.0  # seconds between two tries
@@ -102,18 +99,6 @@ def _read(reply: Any) -> tuple[str, dict[str, int]]:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {error!r}") from error
     return text, tokens
-
-
-def as_openai(messages: Sequence[Message], image: Any = None) -> list[dict[str, Any]]:
-    """An observation's chat in OpenAI's form; its picture, uint8 (height, width, 3), as a PNG in the text."""
-    if image is None:
-        return [dict(message) for message in messages]
-    file = BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    shown = {"type": "image_url", "image_url": {"url": url}}
-    parts = ([shown if part["type"] == "image" else part for part in message["content"]] for message in messages)
-    return [{"role": m["role"], "content": content} for m, content in zip(messages, parts, strict=True)]
 
 
 class Answers:

@@ -3,7 +3,8 @@
 The official project released data for the text task but not the script that generated it. Ours are generated:
 ``expert`` pairs the prompt of a training hand with one of the solver's solutions; ``suboptimal`` puts failed attempts
 and the verifier's feedback in between, as in RL episodes. With pictures, examples come from the training environment
-itself, with the same messages (lists of parts) and pictures as in RL and evaluation.
+itself, with the same messages (lists of parts) and pictures as in RL and evaluation. Beside prompt and answer stand the
+cards, the rule and the target, from which a reward function can grade any other answer (`interfaces/rewards.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import numpy as np
 from ..messages import text_message
 from ..task import Example, pictured_example
 from .prompts import expert_response, response, task_prompt
-from .rules import Rule, card_numbers, deal, is_heldout
+from .rules import Rule, card_numbers, deal, is_heldout, rule_name
 from .solver import random_formula, solve
 from .verifier import grade
 
+TARGET = 24  # of all demonstrations
 MOST_READ = 10  # the largest number that a failed attempt misreads a card as: 11, 12 and 13 belong to the test
 MAX_MISTAKES = 5  # upper bound (exclusive) on failed attempts before the correct one
 
@@ -35,7 +37,8 @@ def demonstration(
     if kind == "suboptimal":
         for mistake, feedback in failures(choice, cards, rule, attempts):
             prompt += [text_message("assistant", mistake), text_message("user", feedback)]
-    return {"prompt": prompt, "completion": [text_message("assistant", solution(choice, cards, rule))]}
+    answer = [text_message("assistant", solution(choice, cards, rule))]
+    return {"prompt": prompt, "completion": answer, "cards": cards, "rule": rule_name(rule), "target": TARGET}
 
 
 def pictured_demonstration(env: gymnasium.Env, rng: np.random.Generator, kind: str = "expert") -> Example:
@@ -45,7 +48,8 @@ def pictured_demonstration(env: gymnasium.Env, rng: np.random.Generator, kind: s
     if kind == "suboptimal":
         for mistake, _ in failures(choice, info["cards"], env.hand_rule, env.max_attempts):
             observation, *_ = env.step(mistake)
-    return pictured_example(observation, solution(choice, info["cards"], env.hand_rule))
+    example = pictured_example(observation, solution(choice, info["cards"], env.hand_rule))
+    return {**example, "cards": info["cards"], "rule": rule_name(env.hand_rule), "target": TARGET}
 
 
 def solution(choice: random.Random, cards: list[str], rule: str | Rule) -> str:

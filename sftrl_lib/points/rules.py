@@ -12,6 +12,7 @@ How they differ:
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -65,17 +66,25 @@ KEPT_FOR_TESTS = (Rule(5, 5, 5), Rule(7, 7, 7))  # not among the rules of divers
 
 
 def as_rule(rule: str | Rule | Sequence[int]) -> Rule:
-    """The `Rule` for ``"ten"``, ``"distinct"``, a `Rule` or three values for J, Q, K. Raises ValueError otherwise."""
+    """The `Rule` for ``"ten"``, ``"distinct"``, a `Rule` or three values for J, Q, K, as in ``(5, 6, 7)`` or
+    ``"5,6,7"``. Raises ValueError otherwise."""
     if isinstance(rule, Rule):
         return rule
     if isinstance(rule, str):
-        if rule not in RULES:
+        if rule not in RULES and not re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2}){2}", rule):
             raise ValueError(f"Unknown rule {rule!r}; use {' or '.join(RULES)}, or three values for J, Q, K.")
-        return RULES[rule]
+        return RULES[rule] if rule in RULES else Rule(*map(int, rule.split(",")))
     values = tuple(rule) if isinstance(rule, Sequence) else ()
     if len(values) != 3:
         raise ValueError(f"A rule is one of {', '.join(RULES)} or three values for J, Q, K, got {rule!r}.")
     return Rule(*values)
+
+
+def rule_name(rule: str | Rule | Sequence[int]) -> str:
+    """The text from which `as_rule` makes a rule that counts alike: ``"ten"``, ``"distinct"`` or ``"5,6,7"``."""
+    values = as_rule(rule).values
+    names = {known.values: name for name, known in RULES.items()}
+    return names.get(values) or ",".join(map(str, values))
 
 
 def card_numbers(cards: Sequence[str], rule: str | Rule | Sequence[int] = "ten") -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 from PIL.Image import Image, fromarray
 
@@ -14,7 +15,9 @@ from ..messages import message_text
 from ..task import Example, Metrics, Reading, Task, Words, in_turn, mean
 from .cards import UNTIDY, draw_hand
 from .demonstrations import MAX_MISTAKES, demonstration, pictured_demonstration
-from .rules import Rule, as_rule, card_numbers, deal_numbers, is_heldout, puzzles, vary
+from .prompts import response
+from .rules import Rule, as_rule, card_numbers, deal_numbers, is_heldout, puzzles, rule_name, vary
+from .solver import solve
 from .verifier import has_format, read_numbers, recognition
 
 if TYPE_CHECKING:
@@ -36,6 +39,14 @@ class PointsTask(Task):
             else:
                 shares = {name: self.training.get(name, 0.0) for name in ("diversity", "spelt_out")}
                 yield demonstration(rng, kind, vary(as_rule(self.training["rule"]), rng, **shares))
+
+    def expert(self, env: gymnasium.Env, info: Mapping[str, Any]) -> str:
+        """The first of the solver's formulas, with the numbers that score."""
+        return response(info["cards"], info["numbers"], f"{solve(info['numbers'], env.target)[0]}={env.target}")
+
+    def columns(self, env: gymnasium.Env, info: Mapping[str, Any]) -> dict[str, Any]:
+        """What `verifier.grade` needs: the cards, the rule that scores, the target."""
+        return {"cards": list(info["cards"]), "rule": rule_name(env.hand_rule), "target": env.target}
 
     def shows_held_out(self, example: Example) -> bool:
         """Whether the numbers in the answer are a held-out hand.

@@ -27,7 +27,7 @@ from ..seeds import OWN_ANSWERS
 from ..task import Example, pictured_example
 from . import sft
 from .branch import Branch
-from .data import FEATURES, read_dataset
+from .data import as_dataset, read_dataset
 
 _MOST = 20  # rollouts per right answer that is asked for, before it gives up
 
@@ -76,7 +76,7 @@ def sample(branch: Branch) -> tuple[Dataset, int]:
         raise ValueError(f"None of {played} answers was right, so there is nothing to train on.")
     if config.counted == "right":
         examples = examples[: config.count]
-    return Dataset.from_list(examples, features=FEATURES[task.modality]), tokens
+    return as_dataset(examples, task.modality), tokens
 
 
 def right_answers(env: gymnasium.Env, reset: dict[str, Any], episode: Episode) -> Iterator[Example]:

@@ -37,6 +37,7 @@ from ..models.sources import check_tensors
 from ..progress import progress_bar
 from .branch import Branch
 from .compute import Compute
+from .data import LEARNT
 from .finite import check_number, check_weights
 from .snapshots import write_snapshot
 
@@ -311,7 +312,7 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
     before = compute.flops
     snapshots_at = {math.ceil(steps * (i + 1) / branch.checkpoints) for i in range(branch.checkpoints)}
     training = branch.folder / "training"
-    dataset = branch.data
+    dataset = branch.data.select_columns([name for name in branch.data.column_names if name in LEARNT])
     pictured = "images" in dataset.column_names
     with warnings.catch_warnings():
         # The new name is not known to all versions of transformers that this runs with.

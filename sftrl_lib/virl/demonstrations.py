@@ -16,6 +16,7 @@ def demonstration(env: gymnasium.Env, route: int, rng: np.random.Generator) -> E
     position = int(rng.integers(len(rail_builder(env.city).build(route, seed))))
     observation, info = env.reset(seed=seed, options={"route": route, "position": position})
     answer = expert_response(*(info[f"expert_{key}"] for key in ("observation", "instruction", "action")))
+    columns = {"action": info["expert_action"], "actions": env.actions}
     if env.modality == "image":
-        return pictured_example(observation, answer)
-    return text_example(observation["messages"][0]["content"], answer)
+        return pictured_example(observation, answer) | columns
+    return text_example(observation["messages"][0]["content"], answer) | columns

@@ -16,7 +16,7 @@ from ..messages import message_text
 from ..task import Arguments, Example, Metrics, Reading, Task, Words, in_turn
 from .city import load_city
 from .demonstrations import demonstration
-from .prompts import ACTION_SPACES
+from .prompts import ACTION_SPACES, expert_response
 from .schema import NO_LANDMARK
 from .streets import METRES_PER_DEGREE
 from .verifier import FIELDS, LEGAL, TURNING, read_answer
@@ -55,6 +55,20 @@ class NavigationTask(Task):
         while True:
             for route in map(int, rng.permutation(len(city))):
                 yield demonstration(env, route, rng)
+
+    def expert(self, env: gymnasium.Env, info: Mapping[str, Any]) -> str:
+        """The expert's answer at the position."""
+        return expert_response(*(info[f"expert_{key}"] for key in ("observation", "instruction", "action")))
+
+    def columns(self, env: gymnasium.Env, info: Mapping[str, Any]) -> dict[str, Any]:
+        """The expert's action and the name of the action space."""
+        return {"action": info["expert_action"], "actions": env.actions}
+
+    def questions(self, env: gymnasium.Env, reset: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Every position of the route."""
+        _, info = env.reset(**reset)
+        for position in range(info["positions"]):
+            yield {"seed": reset["seed"], "options": {"route": info["route"], "position": position}}
 
     def resets(self, split: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Every route of the split in turn."""

@@ -114,6 +114,7 @@ class Task:
     words: Words
     notebook: str = ""  # that introduces it, before any training
     kinds: tuple[str, ...] = ("expert",)  # of demonstrations
+    attempts: int = 5  # at a question, in the paper
     sampled: tuple[str, ...] = ()  # splits whose puzzles or routes stand for others: see `cluster`
     probes: Mapping[str, Arguments] = field(default_factory=dict)  # further splits, for experiments that name them
     options: Arguments = field(default_factory=dict)  # what experiments vary in `training`, with the values there

@@ -13,9 +13,12 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     OlmoConfig,
+    OPTConfig,
     Phi3Config,
     Qwen2Config,
     Qwen3Config,
@@ -51,6 +54,8 @@ KINDS = {
     "gemma3": (Gemma3TextConfig, {**MIXED, "query_pre_attn_scalar": 8}),
     "phi3": (Phi3Config, {"pad_token_id": 0}),
     "olmo": (OlmoConfig, {}),
+    "neox": (GPTNeoXConfig, {}),
+    "opt": (OPTConfig, {"ffn_dim": 64, "word_embed_proj_dim": 32}),
     "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 2048}),
 }  # fmt: skip
 
@@ -87,10 +92,11 @@ def test_conversations_that_share_a_row_see_the_same_windows(policy):
 
 def test_what_a_model_does_beyond_the_engine_is_refused(tokenizer, tmp_path):
     """Layers without keys and values, and logits that are scaled after the last product."""
-    hybrid = Qwen3NextConfig(vocab_size=len(tokenizer), num_hidden_layers=2)
-    hybrid.save_pretrained(tmp_path / "hybrid")
-    with pytest.raises(CheckpointError, match="layers of linear_attention, for which rollouts have no cache"):
-        check_model(tmp_path / "hybrid")
+    for make in (Qwen3NextConfig, MambaConfig):
+        hybrid = make(vocab_size=len(tokenizer), num_hidden_layers=2)
+        hybrid.save_pretrained(tmp_path / make.__name__)
+        with pytest.raises(CheckpointError, match="layers of linear_attention, for which rollouts have no cache"):
+            check_model(tmp_path / make.__name__)
     config = CohereConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **{**SIZES, "head_dim": 8})
     model = AutoModelForCausalLM.from_config(config)
     Policy(model, tokenizer).save(tmp_path / "scaled")

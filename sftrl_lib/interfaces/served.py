@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 from ..configs import check, check_number, check_whole
+from ..evaluation.quick import table
 from ..files import write_atomically
 from ..models.rollout import Attempt, Conversation, Episode
 from ..seeds import resets
@@ -169,16 +169,6 @@ def play(
         return list(tqdm(pool.map(one, range(count)), total=count, desc=f"{task.label} {split}", unit=task.unit))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def table(task: Task, split: str, model: str, episodes: Sequence[Episode], attempts: int) -> pd.DataFrame:
-    """The metrics of a test, with Wilson's intervals, in rows like those of metrics.csv."""
-    rows = []
-    for metric, (value, n) in task.measure(split, episodes).items():
-        interval = binomtest(round(value * n), n).proportion_ci(method="wilson")
-        about = {"model": model, "task": task.name, "modality": task.modality, "split": split, "attempts": attempts}
-        rows.append({**about, "metric": metric, "value": value, "low": interval.low, "high": interval.high, "n": n})
-    return pd.DataFrame(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -37,7 +37,16 @@ from .chat_template import ChatTemplate, Messages, check_template
 from .checkpoint import CheckpointError
 from .decoding import Decoding
 from .pictures import Picture
-from .sources import base_model, cannot_load, check_finite, check_model, check_tensors, model_folder, pick_device
+from .sources import (
+    base_model,
+    cannot_load,
+    check_config,
+    check_finite,
+    check_model,
+    check_tensors,
+    model_folder,
+    pick_device,
+)
 
 _MASKED = -1e9  # logit of a token that is never sampled; finite, because -inf * 0 in the entropy would be NaN
 
@@ -208,9 +217,35 @@ def load_policy(
         raise
     except Exception as error:  # transformers, peft and safetensors raise half a dozen kinds here
         raise cannot_load(source, error) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    policy = Policy(model.eval(), tokenizer, critic, processor, mixed=dtype == "mixed")
+    return _ready(Policy(model.eval(), tokenizer, critic, processor, mixed=dtype == "mixed"), source)
+
+
+def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None) -> Policy:
+    """A policy of a model that is loaded already; without a `tokenizer` (or processor), that of where it came from.
+
+    The model stays where it is. Raises CheckpointError as `load_policy` does.
+    """
+    source = str(model.name_or_path)
+    pictures = check_config(model.config, source).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if tokenizer is None:
+        try:
+            options = {"backend": "pil"} if pictures else {}
+            kind = AutoProcessor if pictures else AutoTokenizer
+            tokenizer = kind.from_pretrained(source, trust_remote_code=False, **options)
+        except Exception as error:
+            raise CheckpointError(
+                f"There is no tokenizer in {source!r} ({reason(error)}); give it as tokenizer=."
+            ) from error
+    processor = tokenizer if isinstance(tokenizer, ProcessorMixin) else None
+    tokenizer = processor.tokenizer if processor else tokenizer
+    check_template(ChatTemplate(tokenizer, processor), source)
+    return _ready(Policy(model, tokenizer, processor=processor), source)
+
+
+def _ready(policy: Policy, source: str) -> Policy:
+    """The policy, with a token for padding. Raises CheckpointError if its logits are not those of the model."""
+    if policy.tokenizer.pad_token_id is None:
+        policy.tokenizer.pad_token = policy.tokenizer.eos_token
     _check_logits(policy, source)
     return policy
 

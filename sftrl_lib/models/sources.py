@@ -47,6 +47,11 @@ def check_model(name: str | Path) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers raises half a dozen kinds here
         raise cannot_load(source, error) from error
+    return check_config(config, source)
+
+
+def check_config(config: PreTrainedConfig, source: str) -> PreTrainedConfig:
+    """The configuration of a model that is loaded already. Raises CheckpointError if it is not supported."""
     if config.model_type == "mllama":
         raise CheckpointError(
             f"{source!r} is an Mllama model, which takes pictures by cross attention, not as tokens of the sequence; "

@@ -200,6 +200,7 @@ VIRL_L = NavigationTask(
     unit="route",
     words=_WORDS,
     notebook="01_navigation",
+    attempts=2,
     sampled=("heldout", "visual_ood"),
     paper_lambda=5.1,
 )

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import tiny_profile
+from tiny_models import tiny_profile, with_study
 
 from sftrl_lib import paths
 from sftrl_lib.configs import LoRAConfig
 from sftrl_lib.evaluation.measurements import evaluate
+from sftrl_lib.experiments import MAIN, Arm, Experiment
 from sftrl_lib.models.checkpoint import CheckpointError
-from sftrl_lib.models.policy import load_policy, pick_device
+from sftrl_lib.models.policy import Policy, load_policy, pick_device
 from sftrl_lib.runs import Run
 from sftrl_lib.training.fork import final_policy, train
 
@@ -35,6 +36,8 @@ def test_new_adapters_change_nothing_yet_and_learn_alone(which, request):
     ids = torch.arange(40, 60)[None]
     with torch.no_grad():
         assert torch.equal(plain.model(input_ids=ids).logits, adapted.model(input_ids=ids).logits)
+        again = weights(load_policy(request.getfixturevalue(which), lora=LORA), adapters=True)
+        assert all(torch.equal(again[name], value) for name, value in weights(adapted, adapters=True).items())
         assert torch.equal(plain.decoder(input_ids=ids)[0], adapted.decoder(input_ids=ids)[0])
     assert all("lora_" in name for name, p in adapted.model.named_parameters() if p.requires_grad)
     assert adapted.parameters_count > plain.parameters_count
@@ -76,6 +79,69 @@ def test_saved_adapters_are_the_same_again_and_again(which, request, tmp_path):
         assert before.keys() == after.keys() and all(torch.equal(after[name], before[name]) for name in before)
     learning = [{name for name, p in m.model.named_parameters() if p.requires_grad} for m in (policy, loaded)]
     assert learning[0] == learning[1] == weights(policy, adapters=True).keys()
+
+
+@pytest.fixture
+def two(tiny_folder, tmp_path):
+    """A policy that has moved from its Init, and Init's folder."""
+    init = load_policy(tiny_folder, lora=LORA)
+    for scale, folder in ((0.3, "init"), (0.1, "now")):
+        for name, parameter in init.model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=scale)
+        init.save(tmp_path / folder)
+    return load_policy(tmp_path / "now"), tmp_path / "init"
+
+
+def test_a_reference_on_the_same_model_says_what_a_second_model_says(two, tmp_path):
+    policy, init = two
+    ids = torch.arange(40, 60)[None]
+    with torch.no_grad():
+        before, expected = (p.model(input_ids=ids).logits for p in (policy, load_policy(init)))
+        count, learning = policy.parameters_count, [p for p in policy.model.parameters() if p.requires_grad]
+        reference = policy.reference(init)
+        assert torch.equal(policy.model(input_ids=ids).logits, before) and not torch.equal(before, expected)
+        with reference.speaking():
+            assert torch.equal(reference.logits(reference.decoder(input_ids=ids)[0]), expected)
+        assert torch.equal(policy.model(input_ids=ids).logits, before)
+    assert policy.parameters_count == count
+    assert [p for p in policy.model.parameters() if p.requires_grad] == learning
+    policy.save(tmp_path / "again")
+    assert not (tmp_path / "again" / "init").exists()
+    assert load_policy(tmp_path / "again").parameters_count == count
+
+
+@pytest.mark.parametrize("method", ["sft", "rl"])
+def test_kl_to_init_needs_no_second_model(method, tiny_folder, home, monkeypatch):
+    """Training with both kinds of reference gives the same adapters, and other ones than without a penalty."""
+    kl = Experiment("kl", "losses", (Arm(method, ({"kl_coef": 0.0}, {"kl_coef": 5.0})),))
+    profile = with_study(replace(tiny_profile(tiny_folder), lora=LORA), experiments=(MAIN, kl))
+    shared = weights(final_policy_of(profile, method, "kl_coef=5"), adapters=True)
+    monkeypatch.setattr(paths, "HOME", home / "again")
+    monkeypatch.setattr(Policy, "reference", lambda self, folder: load_policy(folder))
+    second = weights(final_policy_of(profile, method, "kl_coef=5"), adapters=True)
+    assert shared.keys() == second.keys() and all(torch.equal(shared[name], second[name]) for name in shared)
+    free = weights(final_policy_of(profile, method, "kl_coef=0"), adapters=True)
+    assert not all(torch.equal(shared[name], free[name]) for name in shared)
+
+
+def final_policy_of(profile, method, setting):
+    run = Run(profile, "gp-l", method, "kl", setting)
+    train(run)
+    return final_policy(run)
+
+
+def test_merged_adapters_are_an_ordinary_model(two, tmp_path):
+    policy, _ = two
+    ids = torch.arange(40, 60)[None]
+    with torch.no_grad():
+        expected = policy.model(input_ids=ids).logits
+        merged = policy.merged()
+        merged.save(tmp_path / "merged")
+        found = load_policy(tmp_path / "merged").model(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    assert merged.merged() is merged
 
 
 def test_adapters_whose_model_is_gone_are_named(tiny_folder, tmp_path):

@@ -11,8 +11,9 @@ is not supported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from .sources import (
     pick_device,
 )
 
+_REFERENCE = "init"  # name of the adapters of Init beside those that learn
 _MASKED = -1e9  # logit of a token that is never sampled; finite, because -inf * 0 in the entropy would be NaN
 
 
@@ -93,10 +95,40 @@ class Policy:
     value_head: ValueHead | None = None
     processor: ProcessorMixin | None = None
     mixed: bool = False  # learn with bfloat16 products of float32 weights
+    adapters: str = ""  # those of its model that speak, where it shares the model with another policy
 
     def precision(self) -> torch.autocast:
         """The context in which the decoder learns. The head, the critic and every loss stay outside, in float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+
+    def reference(self, folder: Path) -> Policy:
+        """The policy whose adapters are in `folder`, on this one's model: a second set of adapters, no second model.
+
+        It speaks inside ``with reference.speaking()`` only, never learns, and is not saved.
+        """
+        report = self.model.load_adapter(str(folder), _REFERENCE, is_trainable=False)
+        check_tensors(report._asdict(), str(folder))
+        return replace(self, adapters=_REFERENCE, value_head=None)
+
+    @contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Switches its adapters in, if it shares its model; inside, no other policy of that model is to be used."""
+        if not self.adapters:
+            yield
+            return
+        before, learning = self.model.active_adapter, [p for p in self.model.parameters() if p.requires_grad]
+        self.model.set_adapter(self.adapters)
+        try:
+            yield
+        finally:
+            self.model.set_adapter(before)
+            self.model.requires_grad_(False)  # peft lets all learn that it switches in, also what was frozen
+            for parameter in learning:
+                parameter.requires_grad_(True)
+
+    def merged(self) -> Policy:
+        """The policy with its adapters added to the weights below them, an ordinary model; this one is used up."""
+        return replace(self, model=self.model.merge_and_unload()) if hasattr(self.model, "peft_config") else self
 
     @property
     def decoder(self) -> torch.nn.Module:
@@ -119,8 +151,8 @@ class Policy:
 
     @property
     def parameters_count(self) -> int:
-        """N of the compute formulas: parameters of the model, including the vision tower but not the critic."""
-        return sum(p.numel() for p in self.model.parameters())
+        """N of the compute formulas: parameters of the model, with a vision tower, without critic and reference."""
+        return sum(p.numel() for name, p in self.model.named_parameters() if f".{_REFERENCE}." not in name)
 
     @property
     def end_token(self) -> int:
@@ -180,7 +212,8 @@ class Policy:
         if backend := getattr(self.tokenizer, "backend_tokenizer", None):
             backend.no_padding()  # a trainer leaves its padding set in the tokenizer, which would be saved
             backend.no_truncation()
-        self.model.save_pretrained(folder)
+        own = {"selected_adapters": ["default"]} if hasattr(self.model, "peft_config") else {}
+        self.model.save_pretrained(folder, **own)
         (self.processor or self.tokenizer).save_pretrained(folder)
         if self.value_head is not None:
             save_file(self.value_head.state_dict(), Path(folder) / "value_head.safetensors")
@@ -310,6 +343,8 @@ def _with_adapters(model: PreTrainedModel, saved: str | None, lora: LoRAConfig |
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
     try:
-        return get_peft_model(model, config)
+        with torch.random.fork_rng(devices=[]):  # the same adapters at every start, whatever was drawn before
+            torch.manual_seed(0)
+            return get_peft_model(model, config)
     except ValueError as error:
         raise CheckpointError(f"Cannot add adapters to {name!r} ({reason(error)}); change {lora}.") from error

@@ -25,6 +25,7 @@ from .branch import Branch
 from .compute import Compute
 from .data import make_dataset
 from .snapshots import Snapshot, snapshots, snapshots_of, write_snapshot
+from .tracking import chosen
 
 FINISHED = "finished"  # the file that marks a finished run, and says on which machine and by which code it was finished
 
@@ -43,11 +44,12 @@ def train(run: Run) -> list[Snapshot]:
     """Train a run and return its snapshots by step. What it starts from is made first if necessary.
 
     Raises CheckpointError if there is no such foundation model, ValueError for demonstrations that the task does not
-    have; nothing is written then. Raises FloatingPointError where training breaks down, OSError where the disk takes no
-    more: what was saved until then stays, and training goes on from it.
+    have or a tracker that is not there; nothing is written then. Raises FloatingPointError where training breaks down,
+    OSError where the disk takes no more: what was saved until then stays, and training goes on from it.
     """
     provide(run.profile, run.study.foundation)
     check_model(run.study.foundation)
+    chosen()
     if run.method.data:
         run.task.check_kind(run.method.data)
     folder = claim(run.folder, run.identity)
@@ -68,14 +70,14 @@ def train(run: Run) -> list[Snapshot]:
 
 def _start(run: Run) -> Branch:
     """The branch of a run where it starts: the foundation model, Init, or the end of another run."""
-    policy_from, compute, reference = run.study.foundation, None, None
+    policy_from, compute = run.study.foundation, None
     if run.start:
         start = train(run.start)[-1]
         policy_from = start.folder
         compute = start.compute if run.start.method is INIT else start.compute.as_init()
-        if getattr(run.config, "kl_coef", 0.0):
-            reference = _load(run.profile, start.folder)
-    policy = _load(run.profile, policy_from, trained=True)
+    policy, reference = _load(run.profile, policy_from, trained=True), None
+    if getattr(run.config, "kl_coef", 0.0):
+        reference = policy.reference(start.folder) if run.profile.lora else _load(run.profile, start.folder)
     return Branch(
         policy=policy,
         task=run.task,

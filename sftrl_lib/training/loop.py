@@ -20,6 +20,7 @@ from .branch import Branch
 from .compute import Compute
 from .finite import check_number, check_weights
 from .snapshots import write_snapshot
+from .tracking import tracked
 
 
 @dataclass(frozen=True)
@@ -59,24 +60,26 @@ def train_by_updates(
     branch.compute = compute = Compute(**saved["compute"])
     history = saved["history"]
     bar = progress_bar(100, f"{name} seed {branch.seed}", "%")
-    while compute.fork_flops < branch.budget:
-        try:
-            entry = update(Progress(saved["update"], compute.fork_flops / branch.budget))
-            _check_finite(branch, entry, name)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"Update {saved['update'] + 1}: {error}") from None
-        saved["update"] += 1
-        history.append({"update": saved["update"], "flops": compute.flops, **entry})
-        saved["compute"] = compute.to_dict()
-        spent = min(1.0, compute.fork_flops / branch.budget)
-        bar.update(round(100 * spent) - bar.n)
-        bar.set_postfix(success=f"{entry['success']:.2f}", update=saved["update"])
-        due, paper_end = int(spent * branch.checkpoints), _paper_end(branch)
-        if due > saved["written"] or paper_end > saved["paper_end"]:
-            saved["written"], saved["paper_end"] = due, paper_end
-            write_snapshot(policy, branch.folder, saved["update"], compute)
-        if due == branch.checkpoints or saved["update"] % save_every == 0:
-            save_state(branch.folder / "training", state, saved, branch.identity)
+    with tracked(branch) as report:
+        while compute.fork_flops < branch.budget:
+            try:
+                entry = update(Progress(saved["update"], compute.fork_flops / branch.budget))
+                _check_finite(branch, entry, name)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"Update {saved['update'] + 1}: {error}") from None
+            saved["update"] += 1
+            history.append({"update": saved["update"], "flops": compute.flops, **entry})
+            report(saved["update"], history[-1])
+            saved["compute"] = compute.to_dict()
+            spent = min(1.0, compute.fork_flops / branch.budget)
+            bar.update(round(100 * spent) - bar.n)
+            bar.set_postfix(success=f"{entry['success']:.2f}", update=saved["update"])
+            due, paper_end = int(spent * branch.checkpoints), _paper_end(branch)
+            if due > saved["written"] or paper_end > saved["paper_end"]:
+                saved["written"], saved["paper_end"] = due, paper_end
+                write_snapshot(policy, branch.folder, saved["update"], compute)
+            if due == branch.checkpoints or saved["update"] % save_every == 0:
+                save_state(branch.folder / "training", state, saved, branch.identity)
     bar.close()
     write_atomically(branch.folder / "log.json", json.dumps(history))
     return history

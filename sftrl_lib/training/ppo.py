@@ -202,7 +202,7 @@ def accumulate_gradient(
         batch = make_batch(part, policy, key)
         init_logprobs = None
         if config.kl_coef and reference is not None:
-            with torch.no_grad():
+            with torch.no_grad(), reference.speaking():
                 init_logprobs = token_logprobs(reference, batch, config.temperature)
         loss, log = ppo_loss(policy, batch, config, init_logprobs, counts)
         loss.backward()

@@ -40,6 +40,7 @@ from .compute import Compute
 from .data import LEARNT
 from .finite import check_number, check_weights
 from .snapshots import write_snapshot
+from .tracking import chosen
 
 PARTS = {  # `SFTConfig.frozen` -> the frozen parts of the model, by their names in LLaVA (paper Fig. 16)
     "none": (),
@@ -130,7 +131,7 @@ class _Trainer(SFTTrainer):
         wanted = inputs.pop("labels")[:, 1:]
         answers = wanted != IGNORED
         log_p = _log_probabilities(self.policy, inputs, answers)
-        with torch.no_grad():
+        with torch.no_grad(), self.reference.speaking():
             log_init = _log_probabilities(self.reference, inputs, answers)
         loss = -log_p.gather(-1, wanted[answers][:, None]).mean()
         return loss + self.config.kl_coef * (log_p.exp() * (log_p - log_init)).sum(-1).mean()
@@ -342,7 +343,8 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
             save_total_limit=2,
             logging_steps=max(1, steps // 50),
             logging_nan_inf_filter=False,  # which would log 0 in place of NaN
-            report_to="none",
+            report_to=chosen() or "none",
+            run_name=branch.folder.name,
             loss_type=config.loss,
             disable_tqdm=True,
             dataloader_pin_memory=False,

@@ -25,7 +25,9 @@ from sftrl_lib import paths
 from sftrl_lib.figures import draw
 
 RESULTS = ("RESULTS", "REPRODUCTION")  # of the reports, those on what came out
-REPORTS = ("README", "RESULTS", "REPRODUCTION", "DIFFERENCES", "PROTOCOL", "SPEED", "EXTENDING")  # as far as they exist
+REPORTS = (  # as far as they exist
+    "README", "RESULTS", "REPRODUCTION", "DIFFERENCES", "PROTOCOL", "SPEED", "EXTENDING", "ECOSYSTEM",
+)  # fmt: skip
 # Of a notebook that was executed many times, the run that is shown.
 SHOWN = {"02_foundation": "gp-l", "03_expert_data": "gp-l", "04_init": "gp-l-init-main-s0",
          "05_train": "gp-l-rl-main-s0", "06_sensitivity": "gp-l-sensitivity-s0"}  # fmt: skip

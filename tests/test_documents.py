@@ -10,7 +10,7 @@ from sftrl_lib import tables
 from sftrl_lib.claims import claims, comparison, report
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "RESULTS.md", "DIFFERENCES.md", "EXTENDING.md", "PROTOCOL.md", "SPEED.md")
+DOCUMENTS = ("README.md", "RESULTS.md", "DIFFERENCES.md", "EXTENDING.md", "PROTOCOL.md", "SPEED.md", "ECOSYSTEM.md")
 
 
 @pytest.fixture

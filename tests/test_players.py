@@ -12,6 +12,7 @@ from sftrl_lib import paths
 from sftrl_lib.configs import LoRAConfig, Protocol
 from sftrl_lib.evaluation import players
 from sftrl_lib.evaluation.measurements import Part, cell_of
+from sftrl_lib.evaluation.model_card import card
 from sftrl_lib.evaluation.players import answer, export, find_cast, quick_look
 from sftrl_lib.fingerprint import claim
 from sftrl_lib.models.checkpoint import CheckpointError
@@ -198,6 +199,22 @@ def test_shipped_models_answer_as_the_originals_and_say_where_they_come_from(pro
         torch.testing.assert_close(small[name], weight.half().float(), rtol=0, atol=0)
     assert not list(folder.rglob("value_head*")), "the critic of RL is not needed"
     assert (shipped / "model.safetensors").stat().st_size < 0.6 * (original / "model.safetensors").stat().st_size
+
+
+def test_the_model_card_says_what_the_record_says():
+    """And nothing else: without tests there is no number."""
+    record = {
+        "run": "gp-l-rl-main-s3", "profile": "laptop", "task": "gp-l", "method": "rl", "seed": 3, "step": 41,
+        "train_flops": 5.5e12, "identity": "0123456789abcdef", "dtype": "float16", "sha256": "ab", "made_from_sha256":
+        "cd", "tested": {"id": {"success": 0.8215, "n": 1000}, "rule_ood": {"success": 0.25, "n": 999}},
+        "same_greedy_answers": {"share": 0.984375, "n": 64}, "exported": {"commit": "f00", "versions": "Python 3.11"},
+    }  # fmt: skip
+    text = card(record)
+    assert text.startswith("---\nlicense: apache-2.0\n") and "# RL on GP-L, seed 3" in text
+    assert "| ID: the training rule | success rate | 82.2 % | 1000 |" in text and "| 25.0 % | 999 |" in text
+    for told in ("step 41, 5.5e+12 FLOPs", "`ab`", "`cd`", "on 64 hands", "98 %", "* commit: f00", "0123456789abcdef"):
+        assert told in text
+    assert "not tested before" in card({**record, "tested": {}}) and "82.2" not in card({**record, "tested": {}})
 
 
 def test_export_replaces_all_or_nothing(profile, tokenizer, monkeypatch):

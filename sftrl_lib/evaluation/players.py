@@ -7,7 +7,7 @@ made by
     python -m sftrl_lib.evaluation.players export --profile laptop
 
 from ``build/<profile>``; ``record.json`` beside each says which run it is the end of, what made it, what its tests
-gave, and how often it answers as the original does.
+gave, and how often it answers as the original does; README.md is the model card that follows from it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from ..training.snapshots import Snapshot, snapshots_of
 from .cast import Answer, Cast, Observation, Player, Token
 from .episodes import play
 from .measurements import ROWS, main_ends
+from .model_card import card
 
 RECORD = "record.json"
 LARGEST = 35 * 10**6  # bytes of all that is shipped
@@ -284,6 +285,7 @@ def _write(folder: Path, run: Run, snapshot: Snapshot) -> None:
         "exported": provenance.origin(),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card(record), encoding="utf-8")
 
 
 def _tested(run: Run, snapshot: Snapshot) -> dict[str, Any]:

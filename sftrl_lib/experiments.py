@@ -20,13 +20,13 @@ from .task import PROBES
 
 Setting = Mapping[str, Any]
 
-STUDY_FIELDS = ("foundation", "init_steps", "fork_flops", "checkpoints")
+STUDY_FIELDS = ("foundation", "init_steps", "fork_flops", "checkpoints", "rank")
 INIT_FIELDS = ("foundation", "init_steps")  # of those, what Init depends on
 OOD_SPLITS = ("id", "rule_ood", "visual_ood")
 TESTS = ("attempts", "pass_at_k")
 _NUMBERS = (  # any other value is an error
     "lr", "attempts", "temperature", "fork_flops", "checkpoints", "init_steps", "diversity", "spelt_out", "kl_coef",
-    "group", "k",
+    "group", "k", "rank",
 )  # fmt: skip
 
 
@@ -268,6 +268,15 @@ def dose(fork_flops: float) -> Experiment:
     doses = ((1e-4, 1), (3e-4, 1), (1e-3, 1), (3e-3, 1), (3e-4, 3), (1e-3, 3))
     settings = tuple({"lr": lr, "fork_flops": times * fork_flops} for lr, times in doses)
     return Experiment("dose", "dose", (Arm("sft", settings),), splits=_ALWAYS)
+
+
+def lora(rl: float, sft: float) -> Experiment:
+    """LoRA on Init's weights against all weights (rank 0), at the rates of the main comparison and at three times them."""
+    arms = tuple(
+        Arm(method, tuple({"lr": rate, "rank": rank} for rate in (lr, round(3 * lr, 6)) for rank in (0, 4, 16, 64)))
+        for method, lr in (("rl", rl), ("sft", sft))
+    )
+    return Experiment("lora", "lora", arms, splits=_ALWAYS, along=())
 
 
 def rejection(rollouts: int, right: int = 0) -> Experiment:

@@ -57,6 +57,7 @@ from .experiments import (
     Experiment,
     dose,
     foundations,
+    lora,
     rejection,
     search_budget,
     with_ratio,
@@ -78,6 +79,7 @@ class Study:
     fork_flops: float  # training compute that each branch gets after Init, by the paper's formulas
     init_steps: int = 24  # of the short SFT that makes Init; official GP-L: 400 steps of 128
     checkpoints: int = 5  # tested along each branch, at equal steps of compute
+    rank: int = 0  # of LoRA adapters that a branch trains on Init's weights; 0: what the profile trains
     sft: SFTConfig = field(default_factory=SFTConfig)  # of the SFT branch
     init_lr: float | None = None  # of Init, else trained as `sft` says; None: with its rate as well
     ppo: PPOConfig = field(default_factory=PPOConfig)
@@ -90,6 +92,7 @@ class Study:
         check(self, "foundation", bool(self.foundation), "a shipped model, a folder or a hub name")
         check_number(self, "fork_flops", high=1e30, above=True)
         check_whole(self, "init_steps", "checkpoints")
+        check_whole(self, "rank", least=0)
         if self.init_lr is not None:
             check_number(self, "init_lr", high=HIGHEST_RATE, above=True)
 
@@ -176,7 +179,7 @@ _GP_L = Study(
     # RL plays 35 updates of 128 hands, and solves about half of them.
     controls=(
         RULE_GRID, FAKE, RULE_PANEL, RULE_GRID_INIT, SFT_DENSE, WORDINGS, DFT, GRPO, rejection(4_480, 2_200), PASS_AT_K,
-        KL_SFT, DIVERSITY, STRICT, STRICT_ATTEMPTS, dose(5e12), *_HABIT,
+        KL_SFT, lora(2e-4, 2e-3), DIVERSITY, STRICT, STRICT_ATTEMPTS, dose(5e12), *_HABIT,
     ),
 )  # fmt: skip
 _VIRL_L = Study(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import fingerprint, paths
+from .configs import LoRAConfig
 from .experiments import INIT_FIELDS, STUDY_FIELDS, Arm, Experiment, Setting, parse_setting, setting_text
 from .fingerprint import Identity
 from .foundation import taught
@@ -53,7 +54,10 @@ class Run:
         self._check_setting()
         object.__setattr__(self, "setting", setting_text(self.overrides))  # one spelling, so one name
         self.study, self.config  # noqa: B018 (they check the values)
-        if getattr(self.config, "kl_coef", 0.0) and (self.start is None or self.start.method is not INIT):
+        from_init = self.start is not None and self.start.method is INIT
+        if self.lora != self.profile.lora and (self.profile.lora or not from_init):
+            raise ValueError(f"rank={self.study.rank} of {self.name} needs an Init whose weights are all trained.")
+        if getattr(self.config, "kl_coef", 0.0) and not from_init:
             raise ValueError(f"kl_coef needs Init as the reference, and {self.name} does not start from Init.")
 
     def _check_setting(self) -> None:
@@ -133,6 +137,12 @@ class Run:
         return replace(self.base.config(self.method), **own)
 
     @property
+    def lora(self) -> LoRAConfig | None:
+        """The adapters that it trains, if it does not train all weights."""
+        ranked = self.study.rank and self.method is not INIT
+        return LoRAConfig(rank=self.study.rank, alpha=2.0 * self.study.rank) if ranked else self.profile.lora
+
+    @property
     def checkpoints(self) -> int:
         """How many models of the branch are kept and tested."""
         return self.study.checkpoints if self.method is INIT else self.arm.checkpoints or self.study.checkpoints
@@ -199,7 +209,7 @@ class Run:
         else:
             own = {"fork_flops": study.fork_flops, "checkpoints": self.checkpoints, "method": self.method_name}
             own["config"] = fingerprint.settings(self.config)
-        weights = {"dtype": self.profile.dtype, "lora": self.profile.lora}
+        weights = {"dtype": self.profile.dtype, "lora": self.lora}
         defaults = {"dtype": "float32", "lora": None}
         return {
             "version": fingerprint.VERSION,

@@ -12,8 +12,9 @@ from sftrl_lib.evaluation.measurements import evaluate
 from sftrl_lib.experiments import MAIN, Arm, Experiment
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import Policy, load_policy, pick_device
-from sftrl_lib.runs import Run
+from sftrl_lib.runs import Run, main_run
 from sftrl_lib.training.fork import final_policy, train
+from sftrl_lib.training.snapshots import snapshots_of
 
 LORA = LoRAConfig(rank=2, alpha=4.0)
 
@@ -123,6 +124,27 @@ def test_kl_to_init_needs_no_second_model(method, tiny_folder, home, monkeypatch
     assert shared.keys() == second.keys() and all(torch.equal(shared[name], second[name]) for name in shared)
     free = weights(final_policy_of(profile, method, "kl_coef=0"), adapters=True)
     assert not all(torch.equal(shared[name], free[name]) for name in shared)
+
+
+def test_a_rank_trains_adapters_on_inits_weights(tiny_folder, home):
+    """Rank 0 is the main comparison's run; KL to Init is that with the adapters switched off."""
+    arms = (Arm("rl", ({"kl_coef": 5.0, "rank": 2},)), Arm("sft", ({"lr": 1e-3, "rank": 0}, {"lr": 1e-3, "rank": 2})))
+    profile = with_study(tiny_profile(tiny_folder), experiments=(MAIN, Experiment("lora", "lora", arms)))
+    for method, setting in (("sft", "lr=0.001;rank=2"), ("rl", "kl_coef=5;rank=2")):
+        run = Run(profile, "gp-l", method, "lora", setting)
+        [*_, end] = train(run)
+        assert (end.folder / "adapter_config.json").exists() and run.lora == LoRAConfig(rank=2, alpha=4.0)
+        trained, init = final_policy(run), final_policy(run.init)
+        ids = torch.arange(40, 60)[None]
+        reference = trained.reference(snapshots_of(run.init)[-1].folder)
+        with torch.no_grad(), reference.speaking():
+            said = reference.logits(reference.decoder(input_ids=ids)[0])
+            assert torch.equal(said, init.logits(init.decoder(input_ids=ids)[0]))
+        with torch.no_grad():
+            assert not torch.equal(trained.logits(trained.decoder(input_ids=ids)[0]), said)
+    assert main_run(Run(profile, "gp-l", "sft", "lora", "lr=0.001;rank=0")) is not None
+    with pytest.raises(ValueError, match="rank=2 of .* needs an Init whose weights are all trained"):
+        Run(replace(profile, name="other", lora=LORA), "gp-l", "sft", "lora", "lr=0.001;rank=2")
 
 
 def final_policy_of(profile, method, setting):

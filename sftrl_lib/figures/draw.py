@@ -14,7 +14,7 @@ from itertools import repeat
 
 from .. import doctor, paths, tables
 from ..files import reason
-from . import ablations, bars, curves, examples, failures, maps, mechanism, revision, search, tuning, visual
+from . import ablations, bars, curves, examples, failures, lora, maps, mechanism, revision, search, tuning, visual
 from .style import Drawing, NothingToDraw, Tables, save_figure
 
 FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
@@ -44,6 +44,7 @@ FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
     "protocols": bars.protocols,
     "sensitivity": ablations.sensitivity,
     "search": search.search,
+    "lora": lora.lora,
 }
 
 

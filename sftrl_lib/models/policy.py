@@ -49,7 +49,7 @@ from .sources import (
     pick_device,
 )
 
-_REFERENCE = "init"  # name of the adapters of Init beside those that learn
+_REFERENCE, _NONE = "init", "none"  # the adapters of Init beside those that learn, or their absence
 _MASKED = -1e9  # logit of a token that is never sampled; finite, because -inf * 0 in the entropy would be NaN
 
 
@@ -102,10 +102,13 @@ class Policy:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
     def reference(self, folder: Path) -> Policy:
-        """The policy whose adapters are in `folder`, on this one's model: a second set of adapters, no second model.
+        """The policy in `folder` on this one's model: with a second set of adapters, or none; no second model.
 
-        It speaks inside ``with reference.speaking()`` only, never learns, and is not saved.
+        None if `folder` is that of the weights below the adapters. It speaks inside ``with reference.speaking()`` only,
+        never learns, and is not saved.
         """
+        if not (Path(folder) / "adapter_config.json").is_file():
+            return replace(self, adapters=_NONE, value_head=None)
         report = self.model.load_adapter(str(folder), _REFERENCE, is_trainable=False)
         check_tensors(report._asdict(), str(folder))
         return replace(self, adapters=_REFERENCE, value_head=None)
@@ -115,6 +118,10 @@ class Policy:
         """Switches its adapters in, if it shares its model; inside, no other policy of that model is to be used."""
         if not self.adapters:
             yield
+            return
+        if self.adapters == _NONE:
+            with self.model.disable_adapter():
+                yield
             return
         before, learning = self.model.active_adapter, [p for p in self.model.parameters() if p.requires_grad]
         self.model.set_adapter(self.adapters)

@@ -13,6 +13,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from .. import provenance
+from ..configs import LoRAConfig
 from ..files import disk_errors, seal, write_atomically
 from ..fingerprint import claim
 from ..foundation.teaching import provide
@@ -75,9 +76,9 @@ def _start(run: Run) -> Branch:
         start = train(run.start)[-1]
         policy_from = start.folder
         compute = start.compute if run.start.method is INIT else start.compute.as_init()
-    policy, reference = _load(run.profile, policy_from, trained=True), None
+    policy, reference = _load(run.profile, policy_from, run.lora, trained=True), None
     if getattr(run.config, "kl_coef", 0.0):
-        reference = policy.reference(start.folder) if run.profile.lora else _load(run.profile, start.folder)
+        reference = policy.reference(start.folder) if run.lora else _load(run.profile, start.folder)
     return Branch(
         policy=policy,
         task=run.task,
@@ -103,9 +104,9 @@ def _make_init(run: Run, branch: Branch) -> None:
     write_snapshot(branch.policy, run.folder, 0, spent)
 
 
-def _load(profile: Profile, source: str | Path, trained: bool = False) -> Policy:
-    """A model on the profile's device; `trained`: with the profile's adapters, if it trains adapters."""
-    policy = load_policy(source, profile.dtype, profile.device, lora=profile.lora if trained else None)
+def _load(profile: Profile, source: str | Path, lora: LoRAConfig | None = None, trained: bool = False) -> Policy:
+    """A model on the profile's device, to be `trained` or not; with new adapters unless it has some."""
+    policy = load_policy(source, profile.dtype, profile.device, lora=lora)
     if trained and profile.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable()  # while it trains; rollouts and tests are not touched
     return policy

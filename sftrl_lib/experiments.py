@@ -271,7 +271,7 @@ def dose(fork_flops: float) -> Experiment:
 
 
 def lora(rl: float, sft: float) -> Experiment:
-    """LoRA on Init's weights against all weights (rank 0), at the rates of the main comparison and at three times them."""
+    """LoRA on Init's weights against all weights (rank 0), at the main comparison's rates and at three times them."""
     arms = tuple(
         Arm(method, tuple({"lr": rate, "rank": rank} for rate in (lr, round(3 * lr, 6)) for rank in (0, 4, 16, 64)))
         for method, lr in (("rl", rl), ("sft", sft))

@@ -375,7 +375,7 @@ def test_shows_held_out_is_about_the_answer():
 
 def test_a_data_set_with_pictures_survives_the_disk(dataset, tmp_path):
     made = list(islice(GP_VL.demonstrations("expert", np.random.default_rng(3)), 16))
-    assert dataset.column_names == ["prompt", "completion", "images"]
+    assert dataset.column_names == ["prompt", "completion", "images", "cards", "rule", "target"]
     for example, kept in zip(made, dataset, strict=True):
         assert np.array_equal(np.asarray(example["images"][0]), np.asarray(kept["images"][0]))
         assert [message_text(m) for m in example["prompt"]] == [message_text(m) for m in kept["prompt"]]

@@ -13,7 +13,7 @@ from sftrl_lib import paths
 from sftrl_lib.evaluation import released
 from sftrl_lib.evaluation.measurements import merge
 from sftrl_lib.experiments import MAIN
-from sftrl_lib.figures.draw import draw_all
+from sftrl_lib.figures.draw import draw
 from sftrl_lib.models.policy import load_policy
 from sftrl_lib.points.demonstrations import demonstration
 from sftrl_lib.tasks import TASKS
@@ -108,4 +108,4 @@ def test_init_tests_and_figures_run_on_what_was_released(file, tiny_folder, tmp_
     again = released.test_checkpoints(profile, "gp-l", ends)  # nothing is played twice
     assert again.equals(rows)
     merge(profile)
-    assert "fig06" in draw_all("tiny")
+    assert {one["method"] for one in draw(6, "tiny").data["series"]} == {"init", "sft", "rl"}

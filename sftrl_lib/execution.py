@@ -18,11 +18,12 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import doctor, fingerprint, paths, provenance
+from . import doctor, fingerprint, paths, provenance, remaining
 from .jobs import Job, identity, keep, target
 
 # papermill imports jsonschema, which would spend two seconds per job on compiling a grammar that no notebook needs.
@@ -118,10 +119,13 @@ def parameters(notebook: str) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def execute(job: Job, profile: str, began: float | None = None, threads: int = THREADS) -> Path:
+def execute(
+    job: Job, profile: str, began: float | None = None, threads: int = THREADS, chosen: Sequence[Job] = ()
+) -> Path:
     """Execute `job` and return the path of the executed notebook.
 
     `began`: the time (seconds since the epoch) from which to count; now, if None. `threads`: on how many it computes.
+    `chosen`: all jobs that are being done, to say how far they are.
     Raises ValueError before it starts if a parameter is unknown; RunFailed if a cell fails, the kernel dies, the job is
     interrupted, a disk does not take what it writes, or another process is at the same job.
     """
@@ -146,7 +150,8 @@ def execute(job: Job, profile: str, began: float | None = None, threads: int = T
     note_time(record, profile)
     if failure:
         raise failure
-    _say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak")
+    far = f"; {remaining.words(profile, chosen, timings(profile), side_by_side())}" if chosen else ""
+    _say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak{far}")
     return target(profile, job.name)
 
 

@@ -2,8 +2,9 @@
 
     python docs/build.py --profile laptop
 
-Nothing is executed: the notebooks are those that `make reproduce` executed for the profile, where there are any. Every
-link to a file of the repository leads to a page of the book or to a copy of the file, and all links are checked.
+Nothing is executed: the notebooks are those that `make reproduce` executed for the profile, or those that were kept of
+it (`sftrl_lib.executed`), where there are any. Every link to a file of the repository leads to a page of the book or to
+a copy of the file, and all links are checked.
 """
 
 from __future__ import annotations
@@ -21,16 +22,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sftrl_lib import paths
+from sftrl_lib import executed, paths
 from sftrl_lib.figures import draw
 
 RESULTS = ("RESULTS", "REPRODUCTION")  # of the reports, those on what came out
 REPORTS = (  # as far as they exist
-    "README", "RESULTS", "REPRODUCTION", "DIFFERENCES", "PROTOCOL", "SPEED", "EXTENDING", "ECOSYSTEM",
+    "README", "RESULTS", "REPRODUCTION", "DIFFERENCES", "PROTOCOL", "CHECKLIST", "SPEED", "EXTENDING", "ECOSYSTEM",
+    "CLUSTER",
 )  # fmt: skip
-# Of a notebook that was executed many times, the run that is shown.
-SHOWN = {"02_foundation": "gp-l", "03_expert_data": "gp-l", "04_init": "gp-l-init-main-s0",
-         "05_train": "gp-l-rl-main-s0", "06_sensitivity": "gp-l-sensitivity-s0"}  # fmt: skip
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")  # of Markdown: [text](target#anchor)
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "latex2mathml")
 
@@ -43,14 +42,14 @@ def collect(profile: str, source: Path) -> None:
     shutil.copy(paths.ROOT / "docs" / "conf.py", source)
     _api(source)
     _figures(profile, source)
-    notebooks, executed = _notebooks(profile, source)
+    notebooks, shown = _notebooks(profile, source)
     reports = [name for name in REPORTS if (paths.ROOT / f"{name}.md").is_file()]
     for name in reports:
         text = (paths.ROOT / f"{name}.md").read_text(encoding="utf-8")
         (source / f"{name}.md").write_text(_linked(text, source, Path(".")), encoding="utf-8")
     note = f"The notebooks are shown as the profile {profile} executed them."
-    if executed < len(notebooks):
-        note = f"Of the {len(notebooks)} notebooks {executed} are shown as executed at the profile {profile}."
+    if shown < len(notebooks):
+        note = f"Of the {len(notebooks)} notebooks {shown} are shown as executed at the profile {profile}."
     index = (paths.ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     index = index.replace("PROFILE", profile).replace("NOTE", note)
     results = [name for name in reports if name in RESULTS]
@@ -96,15 +95,15 @@ def _figures(profile: str, source: Path) -> None:
 
 def _notebooks(profile: str, source: Path) -> tuple[list[str], int]:
     """The notebooks, executed where a run of the profile is there; their names, and how many were executed."""
-    folder, names, executed = source / "notebooks", [], 0
+    folder, names, shown = source / "notebooks", [], 0
     folder.mkdir()
     for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-        run = SHOWN.get(path.stem, "")
-        done = paths.build(profile) / f"{path.stem}{'-' if run else ''}{run}.ipynb"
-        executed += done.is_file()
-        notebook = json.loads((done if done.is_file() else path).read_text(encoding="utf-8"))
-        told = f"Executed at the profile {profile}." if done.is_file() else "Not executed here; `make reproduce` does."
-        notebook["cells"][0]["source"] = [*notebook["cells"][0]["source"], f"\n\n*{told}*"]
+        done, kept = executed.run_of(profile, path.stem), executed.kept(profile, path.stem)
+        shown += bool(done or kept)
+        notebook = json.loads((done or kept or path).read_text(encoding="utf-8"))
+        if done or not kept:  # a kept one says it itself
+            told = f"Executed at the profile {profile}." if done else "Not executed here; `make reproduce` does."
+            notebook["cells"][0]["source"] = [*notebook["cells"][0]["source"], f"\n\n*{told}*"]
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
                 text = _linked("".join(cell["source"]), source, Path("notebooks"))
@@ -113,7 +112,7 @@ def _notebooks(profile: str, source: Path) -> tuple[list[str], int]:
                 _with_alternative(output)
         (folder / path.name).write_text(json.dumps(notebook), encoding="utf-8")
         names.append(path.stem)
-    return names, executed
+    return names, shown
 
 
 def _with_alternative(output: dict) -> None:

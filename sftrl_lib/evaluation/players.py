@@ -36,7 +36,7 @@ from ..models.checkpoint import CheckpointError
 from ..models.pictures import stack_pictures
 from ..models.policy import Policy, load_policy
 from ..models.rollout import random_draws
-from ..profiles import LAPTOP, PROFILES, SEARCH, SMOKE, Profile, get_profile
+from ..profiles import LAPTOP, PROFILES, SEARCH, SMOKE, Profile, Study, get_profile
 from ..runs import Run
 from ..task import SPLITS, Task
 from ..tasks import TASKS
@@ -55,16 +55,30 @@ OTHERS = 3  # likeliest other tokens that are told beside each token of an answe
 
 
 @dataclass(frozen=True)
+class Trained:
+    """Where a checkpoint stands on its branch."""
+
+    profile: str = ""
+    seed: int = 0
+    step: int = 0
+    train_flops: float = 0.0
+
+
+@dataclass(frozen=True)
 class Model(Player):
     """A player that is a checkpoint."""
 
     policy: Policy
-    task: Task
-    max_new_tokens: int
+    study: Study
+    trained: Trained
+
+    @property
+    def task(self) -> Task:
+        return self.study.task
 
 
 @contextmanager
-def _few_threads(policy: Policy) -> Iterator[None]:
+def few_threads(policy: Policy) -> Iterator[None]:
     """One thread for a tiny model: several spend their time waiting for each other, most of all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if policy.parameters_count < TINY else before)
@@ -81,7 +95,7 @@ def answer(
     """The model's next answer to an observation, drawn as in tests; `temperature` 0 is greedy."""
     prompt = policy.prompt(seen)
     decoding, draws = policy.decoding, random_draws([(seed, 0)], max_new_tokens)
-    with _few_threads(policy):
+    with few_threads(policy):
         decoding.begin(1, max_new_tokens)
         hidden = decoding.feed([prompt.ids], [prompt.picture])
         ids = decoding.answer(hidden, temperature, draws.to(policy.device))[0][0]
@@ -154,7 +168,10 @@ def _trained(profile: Profile, key: str) -> Cast | None:
     def load(seed: int) -> list[Model]:
         source = f"{profile.name}, seed {seed}"
         return [
-            _model(run.method.label, source, _load(snapshot.folder, profile), profile, key)
+            _model(
+                run.method.label, source, _load(snapshot.folder, profile), profile, key,
+                Trained(profile.name, seed, snapshot.step, snapshot.compute.flops),
+            )
             for run, snapshot in ends[seed]
         ]
 
@@ -184,7 +201,10 @@ def _shipped(key: str, profile: str = "") -> Cast | None:
     @lru_cache
     def load(seed: int) -> list[Model]:
         return [
-            _model(METHODS[record["method"]].label, f"{known.name}, seed {seed}, shipped", _sound(record), known, key)
+            _model(
+                METHODS[record["method"]].label, f"{known.name}, seed {seed}, shipped", _sound(record), known, key,
+                Trained(known.name, seed, record["step"], record["train_flops"]),
+            )
             for record in records
             if record["seed"] == seed
         ]
@@ -212,14 +232,15 @@ def _load(source: str | Path, profile: Profile) -> Policy:
     return load_policy(source, profile.dtype, profile.device)
 
 
-def _model(name: str, source: str, policy: Policy, profile: Profile, key: str) -> Model:
+def _model(
+    name: str, source: str, policy: Policy, profile: Profile, key: str, trained: Trained = Trained()
+) -> Model:
     study = profile.study(key)
-    longest = study.evaluation.max_new_tokens
 
     def say(seen: Observation, temperature: float, seed: int) -> Answer:
-        return answer(policy, seen, temperature, longest, seed)
+        return answer(policy, seen, temperature, study.evaluation.max_new_tokens, seed)
 
-    return Model(name, source, say, policy, study.task, longest)
+    return Model(name, source, say, policy, study, trained)
 
 
 def quick_look(cast: Cast, episodes: int = 100, seed: int = 0, attempts: int = 5) -> pd.DataFrame:
@@ -229,9 +250,9 @@ def quick_look(cast: Cast, episodes: int = 100, seed: int = 0, attempts: int = 5
     """
     rows: dict[str, dict[str, float]] = {}
     for player in cast.load(cast.seeds[0]):
-        how = Protocol(episodes, attempts, 1.0, player.max_new_tokens)
+        how = Protocol(episodes, attempts, 1.0, player.study.evaluation.max_new_tokens)
         for split in ("id", "rule_ood"):
-            with _few_threads(player.policy):
+            with few_threads(player.policy):
                 ended = play(player.policy, player.task, split, how, seed, description=f"{player.name}, {split}")
             solved = sum(episode.terminated for episode in ended)
             rows.setdefault(player.name, {})[SPLITS[split].label] = 100 * solved / episodes

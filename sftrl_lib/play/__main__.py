@@ -12,7 +12,7 @@ from ..files import reason
 
 # Nothing is fetched from the network, neither news nor word of newer versions.
 QUIET = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
-NOTEBOOKS = ("10_play_points.ipynb", "11_play_navigation.ipynb")
+NOTEBOOKS = ("10_play_points.ipynb", "11_play_navigation.ipynb", "09_quick_look.ipynb")
 
 
 def copies() -> Path:

@@ -67,6 +67,7 @@ from .registry import Registry
 from .task import Task
 from .tasks import TASKS
 
+TOY = "toy run, numbers mean nothing"  # what stands on everything that a toy profile makes
 DTYPES = ("float32", "bfloat16", "float16", "mixed")  # mixed: float32 weights, bfloat16 products in learning
 
 
@@ -428,3 +429,11 @@ def get_profile(name: str) -> Profile:
     from . import own_model  # which needs the profiles
 
     return PROFILES.get(name) or (own_model.find(name) if re.fullmatch(r"[a-z0-9_]+", name) else None) or PROFILES[name]
+
+
+def banner(profile: str) -> str:
+    """`TOY` for the name of a toy profile, "" for any other, known or not."""
+    try:
+        return TOY if get_profile(profile).toy else ""
+    except ValueError:
+        return ""

@@ -26,6 +26,7 @@ from sftrl_lib.claims import claims, statistics
 from sftrl_lib.figures import draw
 from sftrl_lib.figures.style import NothingToDraw, Tables, save_figure
 from sftrl_lib.methods import METHODS
+from sftrl_lib.profiles import TOY
 
 PAGES = (2, 3, 4, 11, 12, 13, 14, 20, 21)  # they show one episode, which has no interval
 IMAGE_FIGURES = (7, 8, 16, 17, 18, 19)
@@ -288,7 +289,8 @@ def test_draw_all_writes_what_it_can_and_says_why_not(tmp_path, monkeypatch, cap
     assert "skipped  fig10: it needs rows of experiment 'attempts'" in said
     assert sorted(file.suffix for file in paths.figures("smoke").iterdir()) == [".json", ".pdf", ".png"]
     made = json.loads((paths.figures("smoke") / "mechanism.json").read_text())
-    assert made["caption"].startswith("TOY RUN (profile smoke), its numbers mean nothing")
+    assert made["caption"].startswith(f"{TOY} (profile smoke)") and made["toy"]
+    assert made["alt"].startswith(TOY.capitalize())
     with pytest.raises(ValueError, match="There is no figure 99; the figures are 1, 2, 3, 4, 5"):
         draw.draw(99, "smoke")
 

@@ -31,6 +31,7 @@ from .style import GREY, Drawing, NothingToDraw, Tables, record, styled
 
 ASKED = {"text": (7, 4), "image": (4, 2)}  # most lines of a section of the prompt: from its start, from its end
 ANSWERED = 10  # most lines of one answer shown
+LONG = 36  # lines of a page with pictures beyond which sections are cut further, and answers lose their line breaks
 
 
 def example(tables: Tables, task: Task) -> Drawing:
@@ -46,10 +47,16 @@ def example(tables: Tables, task: Task) -> Drawing:
     pictures = [image for seen in (False, True) if (image := picture(tables, episode, turns[0], seen)) is not None]
     if task.modality == "image":
         subtitle += f" · {task.words.picture}"
-    asked = sections_cut(wrapped(heard(turns[0]), task.words.rule), *ASKED.get(task.modality, ASKED["text"]))
+    head, tail = ASKED.get(task.modality, ASKED["text"])
+    question = wrapped(heard(turns[0]), task.words.rule)
+    asked, said = sections_cut(question, head, tail), [str(turn.get("output", "")) for turn in turns]
+    if pictures and len(asked) + sum(len(wrapped(answer)) for answer in said) > LONG:
+        asked = sections_cut(question, head - 1, tail)
+        said = [" ".join(printable(answer).split()) for answer in said]
+        subtitle += " · answers without their line breaks"
     blocks = [Block("prompt", GREY, asked, box=PROMPT)]
-    for index, turn in enumerate(turns):
-        answer = cut(wrapped(turn.get("output", "")), ANSWERED)
+    for index in range(len(turns)):
+        answer = cut(wrapped(said[index]), ANSWERED)
         speaker = "answer" if len(turns) == 1 else f"attempt {index + 1}"
         blocks.append(Block(speaker, METHODS[episode["method"]].color, answer, box=ANSWER))
         blocks.append(verdict(turns, index))

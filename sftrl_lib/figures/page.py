@@ -150,7 +150,7 @@ def set_page(
     top = CARDS if cards else 0.08
     sizes = []
     for picture, share in zip(pictures, (1.0, 0.62), strict=False):
-        wide = share * (2.7 if picture.shape[1] > picture.shape[0] else 1.75)
+        wide = share * (2.7 if picture.shape[1] > picture.shape[0] else 1.5)
         sizes.append((wide, wide * picture.shape[0] / picture.shape[1]))
     if sizes:
         top = max(high for _, high in sizes) + 0.2

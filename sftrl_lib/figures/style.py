@@ -31,7 +31,7 @@ from .. import paths, published
 from ..claims.statistics import CONFIDENCE, Estimate
 from ..files import write_atomically
 from ..methods import INIT, METHODS
-from ..profiles import get_profile
+from ..profiles import TOY, banner
 from ..tables import select
 from ..task import SPLITS, Task
 from ..tasks import TASKS
@@ -100,14 +100,25 @@ class Drawing:
 
 
 def styled(draw: Callable[[Tables], Drawing]) -> Callable[[Tables], Drawing]:
-    """Decorator: draw in the house style, whatever the caller's matplotlib settings are."""
+    """Decorator: draw in the house style, whatever the caller's matplotlib settings are, and stamp what is a toy's."""
 
     @functools.wraps(draw)
     def wrapped(tables: Tables, **options: object) -> Drawing:
         with mpl.style.context(["default", RC]):
-            return draw(tables, **options)
+            drawing = draw(tables, **options)
+            return _stamped(drawing) if banner(drawing.data.get("profile", "")) else drawing
 
     return wrapped
+
+
+def _stamped(drawing: Drawing) -> Drawing:
+    """The drawing of a toy run, with that written across it, so that no part of it goes without; and in its json."""
+    figure, told = drawing.figure, TOY.capitalize()
+    wide, high = figure.get_size_inches()
+    slope = math.degrees(math.atan2(high, wide))
+    figure.text(0.5, 0.5, told, ha="center", va="center", rotation=slope, fontsize=26, fontweight="bold", color=WRONG,
+                alpha=0.3, zorder=100)  # fmt: skip
+    return Drawing(figure, {**drawing.data, "toy": True, "alt": f"{told}. {drawing.data['alt']}"})
 
 
 def save_figure(drawing: Drawing, name: str, profile: str) -> list:
@@ -135,11 +146,7 @@ def canvas(width: float, height: float, title: str, subtitle: str) -> Figure:
 
 def made_by(profile: str) -> str:
     """The profile as captions name it; a toy run is called one."""
-    try:
-        toy = get_profile(profile).toy
-    except ValueError:  # of a profile that is known elsewhere
-        toy = False
-    return f"TOY RUN (profile {profile}), its numbers mean nothing" if toy else f"profile {profile}"
+    return f"{TOY} (profile {profile})" if banner(profile) else f"profile {profile}"
 
 
 def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:

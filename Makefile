@@ -15,7 +15,7 @@ override PROFILE := $(PROFILE)_smoke
 endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce runs headline controls search smoke figures verify book test lint bench play foundation model doctor clean
+.PHONY: help env reproduce runs headline controls search smoke figures verify book test lint bench quicklook play foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -72,7 +72,8 @@ help: ## list the targets
 reproduce: env ## the paper's figures from scratch: run every notebook of PROFILE, then print where the output is
 	@$(PIPELINE) rules --profile "$(PROFILE)" --seeds "$(SEEDS)" --tasks "$(TASKS)" --experiments "$(EXPERIMENTS)" \
 		--threads "$(THREADS)" --model "$(MODEL)"
-	+@exec $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
+	+@[ -f "$$SFTRL_HOME/build/$(NAME)/rules.mk" ] || { echo "make -n knows the notebooks once make has begun." && exit; }; \
+		exec $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$$($(PIPELINE) jobs)) \
 		-C "$$SFTRL_HOME" -f "build/$(NAME)/rules.mk"
 	@$(PIPELINE) report --profile "$(NAME)"
 
@@ -93,7 +94,7 @@ search: ## choose the learning rates of both branches on development seeds, then
 	@$(MAKE) --no-print-directory reproduce PROFILE=search
 	@$(PY) -m sftrl_lib.evaluation.search --seeds "$(SEEDS)" --tasks "$(TASKS)"
 
-figures: env ## redraw the figures of PROFILE from the committed tables, without training
+figures: env ## redraw figures and report of PROFILE from the committed tables, without training
 	@$(PIPELINE) figures --profile "$(NAME)"
 
 verify: env ## check the tables and figures of PROFILE against their manifest; say what was made by what
@@ -113,6 +114,9 @@ lint: env ## ruff
 bench: env ## measure the speed beside the official pattern, HF and TRL, in minutes; SPEED.md has the options
 	@$(PY) -m sftrl_lib.bench --device "$(DEVICE)" --model "$(MODEL)" --task "$(TASK)" --dtype "$(DTYPE)" \
 		--threads "$(THREADS)" $(if $(QUICK),--quick)
+
+quicklook: env ## test trained models on 200 fresh hands and draw the effect, without training; TASKS="GP-L V-IRL-L"
+	@$(PY) -m sftrl_lib.evaluation.quick_look --tasks "$(TASKS)" $(ARGS)
 
 play: env ## play both tasks yourself, beside the models, in JupyterLab; ARGS="--no-browser --port 8899" goes to it
 	@exec $(PY) -m sftrl_lib.play $(ARGS)

@@ -6,6 +6,7 @@ Uses only the standard library, and `doctor` runs it under an old Python too.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def pictures(profile: str) -> Path:
 def figures(profile: str) -> Path:
     """figNN.{png,pdf,json}; committed for the laptop profile."""
     return _named(HOME / "figures", profile)
+
+
+def bring(profile: str) -> None:
+    """Copy the results and figures that came with the checkout to where all is written, if there are none (SFTRL_HOME).
+
+    Raises OSError.
+    """
+    for there in (results(profile), figures(profile)):
+        came = ROOT / there.relative_to(HOME)
+        if came.is_dir() and not there.exists():
+            shutil.copytree(came, there)
 
 
 def _named(folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@
     python -m sftrl_lib.pipeline rules --profile laptop --model PATH    the same from a model of your own
     python -m sftrl_lib.pipeline run 05_train-gp-l-rl-main-s0 --profile laptop
     python -m sftrl_lib.pipeline report --profile laptop                time, memory and where the output is
-    python -m sftrl_lib.pipeline figures --profile laptop               figures from the tables, no training
+    python -m sftrl_lib.pipeline figures --profile laptop               figures and report from the tables, no training
     python -m sftrl_lib.pipeline verify --profile laptop                tables and figures against their manifest
     python -m sftrl_lib.pipeline name --profile laptop --model PATH     what the profile with that model is called
     python -m sftrl_lib.pipeline jobs                                   how many jobs this machine runs side by side
@@ -179,14 +179,18 @@ def _command(options: argparse.Namespace) -> int:
         job = find(options.run, chosen)
         check_parameters(job)
         update_identity(job, profile.name)
-        execute(job, profile.name, began=psutil.Process().create_time(), threads=threads)  # start-up counts as well
+        began = psutil.Process().create_time()  # start-up counts as well
+        execute(job, profile.name, began, threads, chosen)
     elif options.command == "report":
         print(report(profile.name))
     elif options.command == "figures":
         from . import provenance
+        from .claims import reproduction
         from .figures.draw import draw_all
 
+        paths.bring(profile.name)
         draw_all(profile.name)
+        print(f"written  {reproduction.write(profile.name).relative_to(paths.HOME)}")
         if provenance.manifest_path(profile.name).is_file():
             provenance.drawn(profile.name)
     return 0

@@ -109,12 +109,12 @@ def write(profile: str) -> Path:
 
 
 def drawn(profile: str) -> Path:
-    """After `make figures`: the manifest with the figures and pictures as they are now; the rest of it stays.
+    """After `make figures`: the manifest with figures, pictures and report as they are now; the rest of it stays.
 
     Raises ProvenanceError if there is no manifest.
     """
     manifest, now = read(profile), files(profile)
-    parts = (f"figures/{profile}/", f"results/{profile}/pictures/")
+    parts = (f"figures/{profile}/", f"results/{profile}/pictures/", f"results/{profile}/REPRODUCTION.md")
     kept = {name: entry for name, entry in manifest["files"].items() if not name.startswith(parts)}
     manifest["files"] = kept | {name: entry for name, entry in now.items() if name.startswith(parts)}
     manifest["drawn"] = origin()

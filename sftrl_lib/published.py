@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 PAPER = "arXiv 2501.17161v2"
 
+# Hands or routes behind a rate, by the released evaluation scripts; under a new look V-IRL-VL has 18 routes.
+EPISODES = {"GP-L": 234, "V-IRL-L": 48, "GP-VL": 234, "V-IRL-VL": 48}
+VISUAL_EPISODES = {"GP-VL": 234, "V-IRL-VL": 18}
+
 
 @dataclass(frozen=True)
 class Variant:

@@ -147,8 +147,11 @@ def transcripts_path(profile: str) -> Path:
 
 
 def read_metrics(profile: str) -> pd.DataFrame:
-    """The merged table of a profile, validated. Raises TableError."""
-    return read(metrics_path(profile))
+    """The merged table of a profile, validated. Raises TableError, which says how to get it if there is none."""
+    path, make = metrics_path(profile), "make smoke" if profile == "smoke" else f"make reproduce PROFILE={profile}"
+    if not path.is_file():
+        raise TableError(f"There is no table at {_short(path)}; `{make}` writes it.")
+    return read(path)
 
 
 def read_transcripts(profile: str) -> list[dict]:
@@ -196,11 +199,13 @@ def select(frame: pd.DataFrame, **equals: object) -> pd.DataFrame:
 
     Raises TableError for an unknown column.
     """
+    kept = None  # one mask: a frame for every condition would be copied as often
     for name, value in equals.items():
         if name not in (*COLUMNS, *ADDED):
             raise TableError(f"{name!r} is no column of the table; the columns are {', '.join((*COLUMNS, *ADDED))}.")
-        frame = frame[frame[name].isin(value) if isinstance(value, list | tuple) else frame[name] == value]
-    return frame
+        fits = frame[name].isin(value) if isinstance(value, list | tuple) else frame[name] == value
+        kept = fits if kept is None else kept & fits
+    return frame if kept is None else frame[kept]
 
 
 def ends(frame: pd.DataFrame) -> pd.DataFrame:

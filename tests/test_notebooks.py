@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from sftrl_lib import paths, tables
+from sftrl_lib.claims import report
 from sftrl_lib.evaluation import results, side_by_side
 from sftrl_lib.jobs import Job, identity, keep
-from sftrl_lib.profiles import get_profile
+from sftrl_lib.profiles import TOY, get_profile
 from sftrl_lib.runs import Run
 from sftrl_lib.shown import picture
 
@@ -91,8 +92,13 @@ def test_the_results_that_came_with_the_checkout_are_shown_and_left_alone(tmp_pa
 
 def test_a_toy_run_is_called_one(tmp_path, monkeypatch):
     frame = tables.read(paths.ROOT / "results" / "laptop" / "metrics.csv")
-    assert "numbers mean nothing" in str(results.Results(get_profile("smoke"), frame, here=True))
-    assert "mean nothing" not in str(results.Results(get_profile("laptop"), frame, here=True))
+    toy, real = (results.Results(get_profile(name), frame, here=False) for name in ("smoke", "laptop"))
+    assert str(toy).startswith(TOY.upper()) and toy.comparison().startswith(f"> **{TOY.capitalize()}**")
+    assert TOY not in str(real).lower() + real.comparison().lower()
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    tables.write(frame, tables.metrics_path("smoke"))
+    told = [record["note"].startswith(TOY.capitalize()) for record in toy.claims()]
+    assert told and all(told) and report.claims_path("smoke").read_text().count(TOY.capitalize()) == len(told)
 
 
 @pytest.mark.parametrize("key", ["gp-l", "virl-l"])

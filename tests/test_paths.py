@@ -71,6 +71,22 @@ def test_an_empty_home_is_the_checkout(monkeypatch, given):
     assert runpy.run_path(paths.__file__)["HOME"] == Path(paths.__file__).parents[1]
 
 
+def test_what_came_with_the_checkout_is_brought_to_a_home_elsewhere_once(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "here")
+    monkeypatch.setattr(paths, "HOME", tmp_path / "there")
+    came = tmp_path / "here" / "results" / "laptop"
+    came.mkdir(parents=True)
+    (came / "metrics.csv").write_text("came", encoding="utf-8")
+    for _ in range(2):
+        paths.bring("laptop")
+        assert (paths.results("laptop") / "metrics.csv").read_text(encoding="utf-8") == "came"
+        (came / "metrics.csv").write_text("newer", encoding="utf-8")
+    paths.bring("smoke")
+    assert not paths.results("smoke").exists() and not paths.figures("laptop").exists()
+
+
 def test_a_home_is_taken_as_it_is_written(monkeypatch, tmp_path):
     for name in (ODD, DOLLARS):
         monkeypatch.setenv("SFTRL_HOME", str(tmp_path / name))

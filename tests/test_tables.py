@@ -78,8 +78,9 @@ def test_two_different_numbers_for_one_point_are_refused_and_repeats_are_not():
 
 
 def test_missing_and_corrupt_files_give_one_clear_sentence(home):
-    with pytest.raises(TableError, match="There is no table at results/laptop/metrics.csv"):
-        tables.read_metrics("laptop")
+    for profile, cure in (("laptop", "make reproduce PROFILE=laptop"), ("smoke", "make smoke")):
+        with pytest.raises(TableError, match=f"no table at results/{profile}/metrics.csv; `{cure}` writes it"):
+            tables.read_metrics(profile)
     for content in (b"", b"\xff\xfe\x00garbage", b'task,"unclosed\n1,2', b"a,b\n1,2,3\n4,5,6,7,8\n"):
         path = write_atomically(home / "broken.csv", content)
         with pytest.raises(TableError, match="broken.csv") as error:

@@ -16,6 +16,7 @@ import pandas as pd
 from .. import paths, published, tables
 from ..files import write_atomically
 from ..methods import INIT, METHODS
+from ..profiles import banner
 from ..task import SPLITS, Task
 from ..tasks import TASKS
 from .evidence import FALL, Evidence, rl_raises_ood, sft_lowers_ood
@@ -24,10 +25,11 @@ from .statistics import Estimate, difference_of, fell
 
 COMPARED = ("init", "sft", "rl")  # the paper's methods, listed even if they were not run
 WIDE = 0.5  # an interval over the seeds that is wider than this says nothing; the seeds are shown instead
-LEGEND = (
+NUMBERS = (
     "† An end that is cut off at the limit of what is possible. In round brackets instead of an interval: the seeds, "
-    "where their interval is wider than 50 points. Seeds that fell: those more than 10 points below Init."
+    "where their interval is wider than 50 points."
 )
+LEGEND = f"{NUMBERS} Seeds that fell: those more than 10 points below Init."
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _foundations(evidence: Evidence, task: Task) -> str:
     for setting in ("", *others):
         where = {"experiment": "foundations", "setting": setting} if setting else {}
         ends = {name: evidence.rows(task, name, "rule_ood", **where) for name in COMPARED}
-        cells = [_cell(difference_of(ends[a], ends[b]), "+") for a, b in pairs]
+        cells = [shown(difference_of(ends[a], ends[b]), "+") for a, b in pairs]
         name = f"another foundation model ({setting.partition('=')[2]})" if setting else "the foundation model above"
         lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
@@ -137,7 +139,7 @@ def front(metrics: pd.DataFrame) -> str:
             paper = published.FIG06[label]
             cells = [f"{label}, {variant.metric.replace('_', ' ')}"]
             for part, method in zip(parts, ("rl", "sft"), strict=True):
-                cells += [_cell(part.estimate, "+"), f"{paper[method] - paper['init']:+.1f}"]
+                cells += [shown(part.estimate, "+"), f"{paper[method] - paper['init']:+.1f}"]
             cells.append("; ".join(f"{name} {WORDS[p.verdict]}" for name, p in zip(("RL", "SFT"), parts, strict=True)))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -153,14 +155,14 @@ def _heads(title: str, columns: tuple[Column, ...]) -> Iterator[str]:
 
 def _levels(evidence: Evidence, task: Task, method: str, columns: tuple[Column, ...]) -> Iterator[str]:
     for column in columns:
-        yield _cell(evidence.level(task, method, column.split, column.metric), "")
+        yield shown(evidence.level(task, method, column.split, column.metric), "")
         if column.paper:
             yield f"{column.paper[method]:.1f}" if method in column.paper else "-"
 
 
 def _gains(evidence: Evidence, task: Task, a: str, b: str, columns: tuple[Column, ...]) -> Iterator[str]:
     for column in columns:
-        yield _cell(evidence.gain(task, a, b, column.split, column.metric), "+")
+        yield shown(evidence.gain(task, a, b, column.split, column.metric), "+")
         if column.paper:
             yield f"{column.paper[a] - column.paper[b]:+.1f}" if {a, b} <= column.paper.keys() else "-"
 
@@ -174,7 +176,8 @@ def _fallen(evidence: Evidence, task: Task, method: str, columns: tuple[Column, 
             yield ""
 
 
-def _cell(estimate: Estimate | None, sign: str) -> str:
+def shown(estimate: Estimate | None, sign: str) -> str:
+    """A level in percent, or with the `sign` "+" a difference in points, and its interval; see `NUMBERS`."""
     if estimate is None:
         return "-"
     if estimate.seeds > 1 and estimate.high - estimate.low > WIDE:
@@ -190,10 +193,16 @@ def _number(value: float, sign: str) -> str:
 
 
 def write(profile: str) -> str:
-    """Write the tables of a profile to `comparison_path` and return them."""
-    text = markdown(tables.read_metrics(profile))
+    """Write the tables of a profile to `comparison_path` and return them; those of a toy begin with its banner."""
+    text = announced(profile, markdown(tables.read_metrics(profile)))
     write_atomically(comparison_path(profile), text)
     return text
+
+
+def announced(profile: str, text: str) -> str:
+    """A text in Markdown about the tables of a profile, below the banner of a toy."""
+    told = banner(profile)
+    return f"> **{told.capitalize()}** (profile {profile}).\n\n{text}" if told else text
 
 
 def comparison_path(profile: str) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from .. import paths, tables
 from ..files import write_atomically
+from ..profiles import banner
 from . import beyond
 from .claims import ALL, VERDICTS, evaluate
 from .statistics import CONFIDENCE
@@ -44,8 +46,7 @@ def _counted(verdicts: list[str]) -> str:
 
 def markdown(records: list[dict], profile: str) -> str:
     """The claims as a Markdown table, a column per task variant; the effect is in the words of `_effect`."""
-    heads = ["#", "claim", *ALL, "in all", "least favourable deciding part", "figure"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    heads, rows = ["#", "claim", *ALL, "in all", "least favourable deciding part", "figure"], []
     for record in records:
         verdicts = {cell["variant"]: WORDS[cell["verdict"]] for cell in record["cells"]}
         shown = [verdicts.get(variant, "-").replace("not run", "-") for variant in ALL]
@@ -53,9 +54,14 @@ def markdown(records: list[dict], profile: str) -> str:
             shown = ["-"] * len(ALL)
         name = re.sub("^fig0?", "Fig. ", record["figure"])
         figure = f"[{name}](figures/{profile}/{record['figure']}.png)"
-        row = [str(record["id"]), record["statement"], *shown, WORDS[record["verdict"]], _effect(record), figure]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append([record["id"], record["statement"], *shown, WORDS[record["verdict"]], _effect(record), figure])
+    return table(heads, rows)
+
+
+def table(heads: list[str], rows: Iterable[list]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 
 
 def _effect(record: dict) -> str:
@@ -92,11 +98,14 @@ def summary(records: list[dict]) -> pd.DataFrame:
 def write(profile: str) -> list[dict]:
     """Decide all claims on a profile's table, write `results/<profile>/claims.json`, return the paper's records.
 
-    Claims beyond the paper follow in the file, those of which the table has rows.
+    Claims beyond the paper follow in the file, those of which the table has rows. A toy's notes begin with its banner.
     """
     metrics = tables.read_metrics(profile)
     records = evaluate(metrics)
     found = [*records, *(record for record in beyond.evaluate(metrics) if record["verdict"] != "not_run")]
+    if told := banner(profile):
+        for record in found:
+            record["note"] = f"{told.capitalize()}. {record['note']}"
     write_atomically(claims_path(profile), json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return records
 

@@ -1,4 +1,4 @@
-"""The paper's effect in a minute, without training: trained models on fresh hands, under the old rule and a new one.
+"""The paper's effect without training: trained models on fresh hands, under the training rule and under a new one.
 
     python -m sftrl_lib.evaluation.quick_look --tasks "GP-L V-IRL-L" --episodes 200
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from .. import paths, provenance, tables
-from ..claims import comparison, report
+from ..claims import comparison, report, reproduction
 from ..foundation.teaching import keep_records
-from ..profiles import Profile
+from ..profiles import Profile, banner
 from .illustrations import illustrate
 from .measurements import ROWS, merge
 
@@ -27,16 +26,21 @@ class Results:
     here: bool
 
     def __str__(self) -> str:
-        toy = "A toy run: its numbers mean nothing.\n" if self.profile.toy else ""
         made = "run here" if self.here else "not run here: these are the results that came with the checkout"
         return (
-            f"{toy}Profile {self.profile.name}, {made}; "
+            f"{self.banner}Profile {self.profile.name}, {made}; "
             f"{len(self.metrics):,} numbers from seeds {sorted(map(int, self.metrics['seed'].unique()))}"
         )
 
+    @property
+    def banner(self) -> str:
+        """The line that stands above whatever is shown of a toy; "" for other profiles."""
+        return f"{banner(self.profile.name).upper()}\n" if banner(self.profile.name) else ""
+
     def comparison(self) -> str:
         """The main comparison in Markdown; written if the runs are from here."""
-        return comparison.write(self.profile.name) if self.here else comparison.markdown(self.metrics)
+        name = self.profile.name
+        return comparison.write(name) if self.here else comparison.announced(name, comparison.markdown(self.metrics))
 
     def claims(self) -> list[dict]:
         """The claims with their verdicts; decided anew, and written, if the runs are from here."""
@@ -53,6 +57,14 @@ class Results:
             draw.draw_all(self.profile.name)
         known = [folder / f"{draw.file_name(number)}.png" for number in draw.FIGURES]
         return [path for path in known if path.is_file()]
+
+    def report(self) -> Path:
+        """REPRODUCTION.md; written if the runs are from here, or if there is none."""
+        name = self.profile.name
+        path = reproduction.report_path(name)
+        if self.here or not path.is_file():
+            reproduction.write(name, provenance.runs(name) if self.here else None)
+        return path
 
     def account(self) -> None:
         """Write the manifest if the runs are from here, and check the files against it."""
@@ -80,10 +92,7 @@ def merged(profile: Profile) -> pd.DataFrame:
 
     Where everything is written elsewhere (SFTRL_HOME), what came is copied there. Raises TableError if there is none.
     """
-    for there in (paths.results(profile.name), paths.figures(profile.name)):
-        came = paths.ROOT / there.relative_to(paths.HOME)
-        if came.is_dir() and not there.exists():
-            shutil.copytree(came, there)
+    paths.bring(profile.name)
     return tables.read_metrics(profile.name)
 
 

@@ -50,7 +50,7 @@ def example(tables: Tables, task: Task) -> Drawing:
     head, tail = ASKED.get(task.modality, ASKED["text"])
     question = wrapped(heard(turns[0]), task.words.rule)
     asked, said = sections_cut(question, head, tail), [str(turn.get("output", "")) for turn in turns]
-    if pictures and len(asked) + sum(len(wrapped(answer)) for answer in said) > LONG:
+    if task.modality == "image" and len(asked) + sum(len(wrapped(answer)) for answer in said) > LONG:
         asked = sections_cut(question, head - 1, tail)
         said = [" ".join(printable(answer).split()) for answer in said]
         subtitle += " · answers without their line breaks"

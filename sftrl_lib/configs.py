@@ -152,6 +152,7 @@ class PPOConfig:
     max_grad_norm: float = 1.0  # [0.01]
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-7
+    importance_cap: float = 0.0  # truncated importance weights for rollouts by another engine [none; TRL 3]; 0: none
     group: int = 0  # GRPO: so many rollouts of every hand, whose mean return is the baseline; 0: PPO's critic
 
     def __post_init__(self) -> None:
@@ -161,7 +162,7 @@ class PPOConfig:
         check_number(self, "clip", "max_grad_norm", above=True)
         check_adam(self)
         check_number(self, "lr_end", "gamma", "gae_lambda", high=1.0)
-        check_number(self, "value_coef", "entropy_coef", "kl_coef")
+        check_number(self, "value_coef", "entropy_coef", "kl_coef", "importance_cap")
         check_choice(self, "ratio", RATIOS)
         check_flag(self, "share_backbone")
         check_whole(self, "group", least=0)

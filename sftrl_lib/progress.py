@@ -5,9 +5,9 @@ from __future__ import annotations
 from tqdm.auto import tqdm
 
 
-def progress_bar(total: int, description: str, unit: str) -> tqdm:
+def progress_bar(total: int, description: str, unit: str, shown: bool = True) -> tqdm:
     """A bar that disappears when it is closed; use it as a context manager, or close it."""
-    return tqdm(total=total, desc=description, unit=unit, mininterval=1, leave=False)
+    return tqdm(total=total, desc=description, unit=unit, mininterval=1, leave=False, disable=not shown)
 
 
 def quiet() -> None:

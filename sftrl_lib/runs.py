@@ -209,8 +209,8 @@ class Run:
         else:
             own = {"fork_flops": study.fork_flops, "checkpoints": self.checkpoints, "method": self.method_name}
             own["config"] = fingerprint.settings(self.config)
-        weights = {"dtype": self.profile.dtype, "lora": self.lora}
-        defaults = {"dtype": "float32", "lora": None}
+        weights = {"dtype": self.profile.dtype, "lora": self.lora, "engine": self.profile.engine}
+        defaults = {"dtype": "float32", "lora": None, "engine": "ours"}
         return {
             "version": fingerprint.VERSION,
             "task": {"key": self.key, "version": self.task.version, "training": fingerprint.plain(self.task.training)},

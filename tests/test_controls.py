@@ -41,7 +41,7 @@ from sftrl_lib.profiles import LAPTOP
 from sftrl_lib.runs import Run
 from sftrl_lib.task import PROBES
 from sftrl_lib.tasks import GP_L, GP_VL
-from sftrl_lib.training import fork, ppo, sft
+from sftrl_lib.training import collators, fork, ppo, sft
 from sftrl_lib.training import rejection as rejecting
 from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
@@ -191,7 +191,7 @@ def test_dropped_is_what_the_released_collator_does(tokenizer, pictured):
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     read = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-    for collate in (released_collator(read), sft.without_pictures(read)):
+    for collate in (released_collator(read), collators.without_pictures(read)):
         seen, batch = read(list(pictured)[:4]), collate(list(pictured)[:4])
         assert set(seen) - set(batch) == {"pixel_values"}
         assert all(torch.equal(batch[name], seen[name]) for name in batch)

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import IMAGE, IMAGE_TOKENS, reference_logprobs, reference_values, tiny_policy, tiny_vision_policy
-from transformers import MllamaConfig
 
 from sftrl_lib.messages import parts_message
-from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import check_model, load_policy
 from sftrl_lib.points.prompts import task_prompt
 from sftrl_lib.points.task import GP_VL
@@ -73,9 +71,3 @@ def test_a_saved_model_is_the_same_model(policy, vision_folder):
     assert torch.equal(reference_values(policy, *vars(ours).values()), reference_values(loaded, *vars(ours).values()))
     assert loaded.tokenizer is loaded.processor.tokenizer and check_model(vision_folder).model_type == "llava"
 
-
-def test_cross_attention_is_not_served(tmp_path):
-    MllamaConfig().save_pretrained(tmp_path)
-    for use in (check_model, load_policy):
-        with pytest.raises(CheckpointError, match="cross attention.*LLaVA"):
-            use(tmp_path)

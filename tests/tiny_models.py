@@ -13,8 +13,17 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaImageProcessorPil,
     LlavaProcessor,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+    MllamaImageProcessorPil,
+    MllamaProcessor,
     PreTrainedTokenizerFast,
     SiglipVisionConfig,
+)
+from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
+from transformers.models.mllama.processing_mllama import (
+    convert_sparse_cross_attention_mask_to_dense,
+    get_cross_attention_token_mask,
 )
 
 from sftrl_lib.experiments import ATTEMPTS, MAIN, NO_INIT, OVERFITTED, SENSITIVITY, SFT_TUNING, SUBOPTIMAL
@@ -144,11 +153,62 @@ def tiny_vision_policy(tokenizer, critic=True, seed=4):
     return policy
 
 
+CROSSED = "<|image|>"
+TILES, TILE = 2, 64  # at most so many tiles of so many pixels, with four patches
+
+
+def tiny_mllama_policy(tokenizer, critic=True, seed=4):
+    """A random Mllama: three layers, of which the second attends to pictures of one or two tiles; and its critic."""
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
+    tokenizer.add_special_tokens({"additional_special_tokens": [CROSSED]})  # the last: it has no logit, as in Llama's
+    shapes = MllamaImageProcessorPil(
+        size={"height": TILE, "width": TILE}, max_image_tiles=TILES, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    template = "<|begin|>" + PARTS_TEMPLATE.replace(IMAGE, CROSSED)
+    processor = MllamaProcessor(shapes, tokenizer, chat_template=template)
+    text = MllamaTextConfig(
+        vocab_size=len(tokenizer) - 1, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=64, max_position_embeddings=2048, cross_attention_layers=[1],
+        tie_word_embeddings=False, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    vision = MllamaVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_global_layers=1, attention_heads=2,
+        image_size=TILE, patch_size=32, max_num_tiles=TILES, supported_aspect_ratios=[[1, 1], [1, 2], [2, 1]],
+        intermediate_layers_indices=[0], vision_output_dim=32,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    config = MllamaConfig(vision_config=vision, text_config=text, image_token_index=tokenizer.vocab_size)
+    model = sharpen(MllamaForConditionalGeneration(config), tokenizer.eos_token_id, seed=seed)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.get_input_embeddings().weight[: text.vocab_size])  # as if they were tied
+        for name, gate in model.named_parameters():
+            if name.endswith("gate"):  # zero in a new model, which then sees no picture
+                gate.fill_(1.0)
+    policy = Policy(model, tokenizer, processor=processor)
+    if critic:
+        policy.value_head = random_critic(seed)
+    return policy
+
+
+def forward_inputs(policy, ids, picture=None):
+    """What `transformers` takes for a sequence and its picture; its own functions make the cross-attention mask."""
+    inputs = {"input_ids": torch.tensor([ids]), **(picture or {})}
+    if "aspect_ratio_mask" in inputs:
+        spans, tiles = get_cross_attention_token_mask(ids, policy.image_token), int(inputs["aspect_ratio_mask"].sum())
+        mask = convert_sparse_cross_attention_mask_to_dense([spans], [[tiles]], TILES, len(ids))
+        inputs["cross_attention_mask"] = torch.from_numpy(mask)
+    return inputs
+
+
 @torch.no_grad()
 def reference_logits(policy, ids, picture=None):
     """(tokens, vocabulary) by a plain forward pass over the whole sequence with its picture, which none can say."""
-    logits = policy.model(input_ids=torch.tensor([ids]), **(picture or {})).logits[0].double()
+    logits = policy.model(**forward_inputs(policy, ids, picture)).logits[0].double()
     if policy.processor is not None:
+        missing = policy.processor.image_token_id + 1 - logits.shape[-1]  # Mllama's has no logit at all
+        logits = torch.nn.functional.pad(logits, (0, max(0, missing)))
         logits[:, policy.processor.image_token_id] = -torch.inf
     return logits
 
@@ -164,7 +224,7 @@ def reference_logprobs(policy, ids, temperature=1.0, picture=None):
 @torch.no_grad()
 def reference_values(policy, ids, picture=None):
     """(tokens,): what the critic says at every position of a plain forward pass."""
-    output = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True, **(picture or {}))
+    output = policy.model(**forward_inputs(policy, ids, picture), output_hidden_states=True)
     return policy.value_head(output.hidden_states[-1][0])
 
 

@@ -5,8 +5,12 @@ A query at position p attends to slots 0..p of its row, so neither padding nor h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from .mllama import CrossedPictures
 
 HIDDEN = -1e30  # added to the score of a slot that a query may not see; finite, for a row of them must not give NaN
 
@@ -62,15 +66,18 @@ class RaggedLayer(CacheLayerMixin):
 
 
 class RaggedCache(Cache):
-    """A key-value cache whose rows have their own lengths."""
+    """A key-value cache whose rows have their own lengths; the layers `crossing` hold pictures in place of text."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, crossing: Sequence[int] = ()) -> None:
         self.count = 0  # rows in use: the first ones
         self.rows = self.slots = 0  # those there is memory for
         self.visible = 0  # slots that the tokens being fed can see at most
         self.fed: torch.Tensor | None = None  # rows being fed; None: all in use
         self._aside: tuple[torch.Tensor, int, int, list[tuple[torch.Tensor, torch.Tensor]]] | None = None
-        super().__init__(layers=[RaggedLayer(self) for _ in range(layers)])
+        self.ragged = [RaggedLayer(self) for _ in range(layers - len(crossing))]
+        self.pictures = CrossedPictures(self, len(crossing)) if crossing else None
+        text, crossed = iter(self.ragged), iter(self.pictures.layers if self.pictures else ())
+        super().__init__(layers=[next(crossed if number in crossing else text) for number in range(layers)])
 
     def resize(self, kept: torch.Tensor, used: int, rows: int, slots: int) -> bool:
         """Drop all rows but `kept`, ascending indices, of which `used` slots hold tokens; make room for (rows, slots).
@@ -82,12 +89,14 @@ class RaggedCache(Cache):
         moves = rows > self.rows or slots > self.slots
         if moves:
             self.rows, self.slots = max(rows, self.rows), max(slots, self.slots)
-            for layer in self.layers:
+            for layer in self.ragged:
                 if layer.is_initialized:
                     layer.move(kept, used)
         elif used and len(kept) < self.count:
-            for stored in (tensor for layer in self.layers for tensor in (layer.keys, layer.values)):
+            for stored in (tensor for layer in self.ragged for tensor in (layer.keys, layer.values)):
                 stored[: len(kept), :, :used] = stored[kept, :, :used]
+        if self.pictures:
+            self.pictures.resize(kept, self.rows)
         self.count = len(kept)
         return moves
 
@@ -114,9 +123,11 @@ class RaggedCache(Cache):
     def set_aside_all_but(self, rows: torch.Tensor, first: int) -> None:
         """Keep only `rows`, ascending indices, until `restore_rows`. They will write nothing before slot `first`."""
         self.restore_rows()
-        self._aside = rows, first, self.count, [(layer.keys, layer.values) for layer in self.layers]
-        for layer in self.layers:
+        self._aside = rows, first, self.count, [(layer.keys, layer.values) for layer in self.ragged]
+        for layer in self.ragged:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+        if self.pictures:
+            self.pictures.set_aside_all_but(rows)
         self.count = len(rows)
 
     def restore_rows(self) -> None:
@@ -125,7 +136,9 @@ class RaggedCache(Cache):
             return
         rows, first, self.count, whole = self._aside
         written = slice(first, self.visible)
-        for layer, (keys, values) in zip(self.layers, whole, strict=True):
+        if self.pictures:
+            self.pictures.restore()
+        for layer, (keys, values) in zip(self.ragged, whole, strict=True):
             keys[rows, :, written], values[rows, :, written] = layer.keys[:, :, written], layer.values[:, :, written]
             layer.keys, layer.values = keys, values
         self._aside = None

@@ -31,6 +31,7 @@ class CheckpointError(ValueError):
 def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """The name of the first tensor with NaN or an infinite value; None if all values are finite."""
     for name, tensor in tensors:
+        tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # of a sharded one, what is here
         # The extremes are infinite or NaN if any value is, and take a quarter of the time of looking at each value.
         if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
             return name
@@ -86,10 +87,10 @@ def save_state(folder: Path, state: State, progress: dict[str, Any], config: dic
     Raises FloatingPointError for NaN or infinite values; what was there stays.
     """
     contents: dict[str, dict[str, torch.Tensor]] = {}
-    meta = {"progress": progress, "config": config, "groups": {}}
+    groups: dict[str, list[dict]] = {}
     for name, part in state.items():
         if isinstance(part, torch.optim.Optimizer):
-            contents[name], meta["groups"][name] = _flatten(part)
+            contents[name], groups[name] = _flatten(part)
         else:
             whole = part.state_dict()
             contents[name] = {key: whole[key] for key in sorted(whole.keys() - _fixed(part))}
@@ -102,8 +103,32 @@ def save_state(folder: Path, state: State, progress: dict[str, Any], config: dic
     for name, tensors in contents.items():
         whole = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}  # tied weights share memory
         save_file(whole, fresh / f"{name}.safetensors")
-    (fresh / "progress.json").write_text(json.dumps(meta), encoding="utf-8")
+    save_progress(fresh, progress, config, groups)
     replace_folder(fresh, folder)
+
+
+def save_progress(folder: Path, progress: dict[str, Any], config: dict[str, Any], groups: Any = None) -> None:
+    """Write what is not a tensor: `progress`, the `config` it belongs to, the optimisers' `groups` of parameters."""
+    meta = {"progress": progress, "config": config, "groups": groups or {}}
+    (folder / "progress.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def load_progress(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The progress in `folder`. Raises CheckpointError if it is damaged or of another `config`."""
+    try:
+        return _meta(folder, config)["progress"]
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"The checkpoint {folder} is damaged ({reason(error)}); remove it to start over."
+        raise CheckpointError(message) from error
+
+
+def _meta(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    meta = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    if meta["config"] != json.loads(json.dumps(config)):
+        raise CheckpointError(f"{folder} was made with another configuration; remove it or choose another folder.")
+    return meta
 
 
 def load_state(folder: Path, state: State, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -118,9 +143,7 @@ def load_state(folder: Path, state: State, config: dict[str, Any]) -> dict[str, 
         os.replace(old, folder)
     try:
         check_seal(folder)
-        meta = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        if meta["config"] != json.loads(json.dumps(config)):
-            raise CheckpointError(f"{folder} was made with another configuration; remove it or choose another folder.")
+        meta = _meta(folder, config)
         for name, part in state.items():
             tensors = load_file(folder / f"{name}.safetensors")
             if bad := not_finite(tensors.items()):

@@ -20,6 +20,7 @@ from . import llama
 from .cache import RaggedCache
 from .graphs import Graphs
 from .masks import masks_of_layers
+from .mllama import crossing_layers
 from .pictures import Picture, stack_pictures
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Decoding:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.cache = RaggedCache(policy.model.config.get_text_config().num_hidden_layers)
+        config = policy.model.config.get_text_config()
+        self.cache = RaggedCache(config.num_hidden_layers, crossing_layers(config))
         self.lengths = torch.zeros(0, dtype=torch.long)
         self.static = policy.device.type == "cuda"
         self._graphs = Graphs()
@@ -49,6 +51,8 @@ class Decoding:
         """Start a batch of empty rows, with answers of at most `longest` tokens."""
         self.lengths = torch.zeros(rows, dtype=torch.long, device=self.policy.device)
         self._kept, self._longest = torch.arange(rows, device=self.policy.device), longest
+        if self.cache.pictures:
+            self.cache.pictures.clear()
 
     def keep(self, rows: list[int], lengths: list[int]) -> None:
         """Drop all other rows, and cut each of these to its first `lengths` tokens."""
@@ -65,6 +69,9 @@ class Decoding:
         most = _FEED_STATIC if self.static else _FEED
         by_length = sizes.argsort(stable=True).tensor_split(-(-int(sizes.sum()) // most))
         parts, ends = [rows.sort().values for rows in by_length], []
+        if self.cache.pictures:  # a forward pass shows pictures to all its rows, or to none
+            new = torch.tensor([self.policy.image_token in chunk for chunk in chunks], device=device)
+            parts = [some for rows in parts for some in (rows[new[rows]], rows[~new[rows]]) if len(some)]
         # Padding writes past a row's end; the row's next tokens overwrite it before anything can attend to it.
         reach = max(int(self.lengths[rows].max() + sizes[rows].max()) for rows in parts)
         rows, slots = _static_rows(count) if self.static else count, _rounded(reach + self._longest)
@@ -77,7 +84,11 @@ class Decoding:
             positions = self.lengths[rows, None] + torch.arange(longest, device=device)
             shown = (pictures[row] for row in rows.tolist() if self.policy.image_token in chunks[row])
             mask = self.cache.set_positions(positions, rows if len(parts) > 1 else None)
-            hidden = self._forward(padded, positions, mask, stack_pictures(shown, device))
+            stacked = stack_pictures(shown, device)
+            if self.cache.pictures and stacked:
+                at = self.lengths[rows] + (padded == self.policy.image_token).int().argmax(1)
+                self.cache.pictures.show(at, stacked)
+            hidden = self._forward(padded, positions, mask, stacked)
             ends.append(hidden[torch.arange(len(part), device=device), sizes[rows] - 1])
         self.lengths = self.lengths + sizes
         return torch.cat(ends)[torch.cat(parts).argsort()]
@@ -97,6 +108,7 @@ class Decoding:
             attention_mask=masks_of_layers(text.config, mask.to(self.policy.model.dtype), positions, slots),
             past_key_values=self.cache,
             use_cache=True,
+            **(self.cache.pictures.inputs(positions) if self.cache.pictures else {}),
             **(pictures or {}),
         ).last_hidden_state
 
@@ -147,7 +159,7 @@ class Decoding:
             return self.sample(hidden, temperature, draws)
 
         inputs = tokens, positions, draws
-        key = len(tokens), visible, temperature
+        key = len(tokens), visible, temperature, self.cache.pictures and self.cache.pictures.shown
         return self._graphs(key, step, *inputs) if self.static else step(*inputs)
 
     def sample(

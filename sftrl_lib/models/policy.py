@@ -2,11 +2,11 @@
 
 Works with any decoder of `transformers` whose tokenizer has a chat template, fully trained or with LoRA adapters.
 
-With a processor it takes pictures as well. Supported are vision-language models that turn a picture into a run of image
-tokens in the sequence, as LLaVA does: `LlavaForConditionalGeneration`, here with SigLIP as its vision tower and the
-image processors that only need Pillow. Once the picture's features have replaced its image tokens, such a model is an
-ordinary decoder. The paper's own Llama-3.2-Vision (Mllama) takes pictures by cross attention, outside the sequence, and
-is not supported.
+With a processor it takes pictures as well, by image processors that only need Pillow. Two kinds of vision-language
+models are supported: those that turn a picture into a run of image tokens in the sequence, as LLaVA does
+(`LlavaForConditionalGeneration`, here with SigLIP as its vision tower), which are ordinary decoders once the picture's
+features have replaced its image tokens; and Mllama, the paper's Llama-3.2-Vision, which takes pictures by cross
+attention, outside the sequence (see `mllama.py`).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ..files import check_seal, reason
 from .chat_template import ChatTemplate, Messages, check_template
 from .checkpoint import CheckpointError
 from .decoding import Decoding
+from .mllama import crossing_layers
 from .pictures import Picture
 from .sources import (
     base_model,
@@ -148,7 +149,7 @@ class Policy:
         logits = self.model.get_output_embeddings()(hidden).float()
         if cap := getattr(self.model.config.get_text_config(), "final_logit_softcapping", None):  # Gemma 2
             logits = cap * torch.tanh(logits / cap)
-        if self.image_token is not None:
+        if self.image_token is not None and self.image_token < logits.shape[-1]:  # Mllama's has no logit
             logits[..., self.image_token] = _MASKED
         return logits
 
@@ -170,6 +171,22 @@ class Policy:
     def image_token(self) -> int | None:
         """Id of the token that a picture's features replace; None for a text model."""
         return None if self.processor is None else self.processor.image_token_id
+
+    @property
+    def crosses(self) -> bool:
+        """Whether it takes pictures by cross attention, so that even the tokens before one depend on it."""
+        return bool(crossing_layers(self.model.config.get_text_config()))
+
+    @property
+    def picture_tokens(self) -> int:
+        """What a picture counts in compute beside its tokens in the sequence: Mllama's, the patches of a tile.
+
+        As in the official code's account, where it is 1,600; in other models a picture is tokens of the sequence.
+        """
+        if not self.crosses or self.processor is None:
+            return 0
+        vision = self.model.config.vision_config
+        return (vision.image_size // vision.patch_size) ** 2
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -197,6 +214,7 @@ class Policy:
         text = self._chat.render(messages)
         read = self.processor(text=text, images=[picture], add_special_tokens=False, return_tensors="pt")
         ids, _ = read.pop("input_ids")[0].tolist(), read.pop("attention_mask")
+        read.pop("cross_attention_mask", None)  # of Mllama, which is made anew for every length
         return Prompt(ids, dict(read))
 
     def prompt_ids(self, messages: Messages) -> list[int]:
@@ -214,16 +232,24 @@ class Policy:
     def _chat(self) -> ChatTemplate:
         return ChatTemplate(self.tokenizer, self.processor)
 
-    def save(self, folder: Path) -> None:
-        """Write the model, the tokenizer (or processor) and the critic; all but the last load with the Auto classes."""
+    def save(self, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write the model, the tokenizer (or processor) and the critic; all but the last load with the Auto classes.
+
+        `weights`: ``model.*`` and ``value_head.*``, to be written instead of the modules' own.
+        """
+        given = {"model": None, "value_head": self.value_head and self.value_head.state_dict()}
+        for part in {name.partition(".")[0] for name in weights or ()}:
+            module = getattr(self, part)
+            names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}  # tied ones once
+            given[part] = {name: weights[f"{part}.{name}"] for name in sorted(names) if f"{part}.{name}" in weights}
         if backend := getattr(self.tokenizer, "backend_tokenizer", None):
             backend.no_padding()  # a trainer leaves its padding set in the tokenizer, which would be saved
             backend.no_truncation()
         own = {"selected_adapters": ["default"]} if hasattr(self.model, "peft_config") else {}
-        self.model.save_pretrained(folder, **own)
+        self.model.save_pretrained(folder, state_dict=given["model"], **own)
         (self.processor or self.tokenizer).save_pretrained(folder)
         if self.value_head is not None:
-            save_file(self.value_head.state_dict(), Path(folder) / "value_head.safetensors")
+            save_file(given["value_head"], Path(folder) / "value_head.safetensors")
 
 
 def load_policy(
@@ -296,7 +322,7 @@ def _check_logits(policy: Policy, source: str) -> None:
     ids = torch.tensor([[policy.end_token] * 4], device=policy.device)
     expected = policy.model(input_ids=ids, use_cache=False).logits.float()
     found = policy.logits(policy.decoder(input_ids=ids, use_cache=False).last_hidden_state)
-    if policy.image_token is not None:
+    if policy.image_token is not None and policy.image_token < expected.shape[-1]:
         expected[..., policy.image_token] = found[..., policy.image_token]
     if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2):
         raise CheckpointError(

@@ -37,6 +37,7 @@ class Attempt:
     reward: float = 0.0
     outcome: str = ""
     feedback: str = ""
+    sampled: list[float] | None = None  # what the engine said, where `logprobs` are by now the learner's own
 
 
 @dataclass
@@ -138,6 +139,8 @@ def rollout(
             conversation.attempts.append(attempt)
             episode.terminated, episode.truncated = terminated, truncated
             episode.tokens_read += len(chunks[row]) + len(answers[row]) - 1
+            if policy.picture_tokens and policy.image_token in chunks[row]:
+                episode.tokens_read += policy.picture_tokens
             if terminated or truncated:
                 if ended:
                     ended(episode)
@@ -154,7 +157,8 @@ def rollout(
                 prompt = policy.prompt(observation)
                 conversation = Conversation(list(prompt.ids), picture=prompt.picture)
                 episode.conversations.append(conversation)
-                lengths.append(cached_prefix(read, prompt, same_picture, policy.image_token))
+                reusable = same_picture or not policy.crosses
+                lengths.append(cached_prefix(read, prompt, same_picture, policy.image_token) if reusable else 0)
             next_chunks.append(conversation.ids[lengths[-1] :])
             known[index] = observation
         if kept:

@@ -52,11 +52,6 @@ def check_model(name: str | Path) -> PreTrainedConfig:
 
 def check_config(config: PreTrainedConfig, source: str) -> PreTrainedConfig:
     """The configuration of a model that is loaded already. Raises CheckpointError if it is not supported."""
-    if config.model_type == "mllama":
-        raise CheckpointError(
-            f"{source!r} is an Mllama model, which takes pictures by cross attention, not as tokens of the sequence; "
-            "choose a vision-language model such as LLaVA."
-        )
     if unknown := set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(LAYERS):
         raise CheckpointError(
             f"{source!r} has layers of {' and '.join(sorted(unknown))}, for which rollouts have no cache; choose a "

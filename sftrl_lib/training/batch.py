@@ -16,6 +16,7 @@ import torch
 
 from ..answers import find_key
 from ..models.masks import masks_of_layers
+from ..models.mllama import cross_inputs
 from ..models.pictures import Picture, stack_pictures
 from ..models.policy import Policy
 from ..models.rollout import Attempt, Conversation, shared_prefix
@@ -47,7 +48,8 @@ class Batch:
     predictor: torch.Tensor  # (T,): column of the preceding token, whose hidden state predicts it
     token: torch.Tensor  # (T,): its id
     attempt: torch.Tensor  # (T,): index of its attempt, 0 to A - 1
-    old_logprobs: torch.Tensor  # (T,): when it was sampled
+    old_logprobs: torch.Tensor  # (T,): by the policy before it learns
+    sampled_logprobs: torch.Tensor  # (T,): by the engine that sampled it; mostly the same
     weights: torch.Tensor  # (T,): its weight in the sequence-level log-probability
     # Of each attempt:
     prompt_row: torch.Tensor  # (A,): its row
@@ -120,7 +122,8 @@ def make_batch(rows: Sequence[Row], policy: Policy, answer_key: str = "") -> Bat
     laid_out = [lay_out(row) for row in rows]
     length = max(len(ids) for ids, _ in laid_out)
     input_ids = torch.full((len(rows), length), policy.tokenizer.pad_token_id)
-    tokens: dict[str, list] = {name: [] for name in ("row", "predictor", "token", "attempt", "logprobs", "weights")}
+    names = "row", "predictor", "token", "attempt", "logprobs", "sampled", "weights"
+    tokens: dict[str, list] = {name: [] for name in names}
     prompt_row, prompt_end, steps = [], [], []
     for r, (row, (row_ids, row_columns)) in enumerate(zip(rows, laid_out, strict=True)):
         input_ids[r, : len(row_ids)] = torch.tensor(row_ids)
@@ -134,6 +137,7 @@ def make_batch(rows: Sequence[Row], policy: Policy, answer_key: str = "") -> Bat
                 tokens["token"] += ids
                 tokens["attempt"] += [len(steps)] * count
                 tokens["logprobs"] += answer.logprobs
+                tokens["sampled"] += answer.logprobs if answer.sampled is None else answer.sampled
                 tokens["weights"] += key_weights(ids, policy, answer_key).tolist() if answer_key else [1.0] * count
                 prompt_row.append(r)
                 prompt_end.append(predictors[0])
@@ -174,8 +178,11 @@ def hidden_states(policy: Policy, batch: Batch) -> torch.Tensor:
         positions, config = batch.position_ids, policy.model.config.get_text_config()
         masks = masks_of_layers(config, batch.attention_mask, positions, positions)
         tree = {"attention_mask": masks, "position_ids": positions}
+    crossed = cross_inputs(batch.input_ids, policy.image_token, batch.pictures)
     with policy.precision():
-        output = policy.decoder(input_ids=batch.input_ids, use_cache=False, **tree, **(batch.pictures or {}))
+        output = policy.decoder(
+            input_ids=batch.input_ids, use_cache=False, **tree, **crossed, **(batch.pictures or {})
+        )  # fmt: skip
     return output.last_hidden_state
 
 

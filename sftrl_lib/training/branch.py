@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from ..fingerprint import Identity, settings
 from ..models.policy import Policy
 from ..task import Task
 from .compute import Compute
+from .processes import Processes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,6 +38,8 @@ class Branch:
     reference: Policy | None = None  # Init, for a KL penalty
     rollout_batch: int = 256  # episodes decoded side by side
     micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included
+    processes: Processes = field(default_factory=Processes)  # that train it together
+    engine: str = "ours"  # of the rollouts, see `Profile.engine`
     paper_lambda: float | None = None  # the paper's D_buffer / D_RL; with it a snapshot where it spends the budget
 
     @property

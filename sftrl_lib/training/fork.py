@@ -25,6 +25,7 @@ from . import sft
 from .branch import Branch
 from .compute import Compute
 from .data import make_dataset
+from .processes import Processes
 from .snapshots import Snapshot, snapshots, snapshots_of, write_snapshot
 from .tracking import chosen
 
@@ -41,44 +42,54 @@ def demonstrations(profile: Profile, study: Study, kind: str = "expert", example
     return make_dataset(folder / "dataset", study.task, kind, examples or study.sft.examples, DATA_SEED)
 
 
-def train(run: Run) -> list[Snapshot]:
+def train(run: Run, processes: Processes | None = None) -> list[Snapshot]:
     """Train a run and return its snapshots by step. What it starts from is made first if necessary.
+
+    `processes`: those that train it together, each of which calls this (`python -m sftrl_lib.training`); None: one.
 
     Raises CheckpointError if there is no such foundation model, ValueError for demonstrations that the task does not
     have or a tracker that is not there; nothing is written then. Raises FloatingPointError where training breaks down,
     OSError where the disk takes no more: what was saved until then stays, and training goes on from it.
     """
-    provide(run.profile, run.study.foundation)
+    processes = processes or Processes()
+    with processes.main_first():
+        provide(run.profile, run.study.foundation)
     check_model(run.study.foundation)
     chosen()
     if run.method.data:
         run.task.check_kind(run.method.data)
-    folder = claim(run.folder, run.identity)
+    with processes.main_first():
+        folder = claim(run.folder, run.identity)
     if not (folder / FINISHED).exists():
         with disk_errors(folder):
-            branch = _start(run)
+            branch = _start(run, processes)
             if run.method is INIT:
                 _make_init(run, branch)
             else:
                 run.method.load_trainer()(branch)
-            seal(folder)  # of the log; each snapshot has its own
-            made_by = {**provenance.origin(), "device": str(branch.policy.device)}
-            write_atomically(folder / FINISHED, json.dumps(made_by, indent=1) + "\n")
-        if not run.profile.keeps_training:
+            if processes.main:
+                seal(folder)  # of the log; each snapshot has its own
+                made_by = {**provenance.origin(), "device": str(branch.policy.device)}
+                write_atomically(folder / FINISHED, json.dumps(made_by, indent=1) + "\n")
+        if processes.main and not run.profile.keeps_training:
             shutil.rmtree(folder / "training", ignore_errors=True)
+        processes.wait()
     return snapshots(folder)
 
 
-def _start(run: Run) -> Branch:
+def _start(run: Run, processes: Processes) -> Branch:
     """The branch of a run where it starts: the foundation model, Init, or the end of another run."""
     policy_from, compute = run.study.foundation, None
     if run.start:
-        start = train(run.start)[-1]
+        start = train(run.start, processes)[-1]
         policy_from = start.folder
         compute = start.compute if run.start.method is INIT else start.compute.as_init()
-    policy, reference = _load(run.profile, policy_from, run.lora, trained=True), None
+    policy, reference, data = _load(run.profile, policy_from, run.lora, trained=True), None, None
     if getattr(run.config, "kl_coef", 0.0):
         reference = policy.reference(start.folder) if run.lora else _load(run.profile, start.folder)
+    if run.method.data:
+        with processes.main_first():
+            data = demonstrations(run.profile, run.study, run.method.data, run.examples)
     return Branch(
         policy=policy,
         task=run.task,
@@ -88,10 +99,12 @@ def _start(run: Run) -> Branch:
         budget=run.study.fork_flops,
         checkpoints=run.checkpoints,
         seed=run.seed,
-        data=demonstrations(run.profile, run.study, run.method.data, run.examples) if run.method.data else None,
+        data=data,
         reference=reference,
         rollout_batch=run.profile.rollout_batch,
         micro_batch_tokens=run.profile.micro_batch_tokens,
+        processes=processes,
+        engine=run.profile.engine,
         paper_lambda=run.task.paper_lambda if run.experiment.paper_end else None,
     )
 
@@ -99,9 +112,10 @@ def _start(run: Run) -> Branch:
 def _make_init(run: Run, branch: Branch) -> None:
     """A few steps of SFT at a constant rate, which teach the answer format (paper C.2)."""
     branch.checkpoints = 0
-    sft.train_steps(branch, run.study.init_steps, schedule="constant_with_warmup")
+    weights = sft.train_steps(branch, run.study.init_steps, schedule="constant_with_warmup")
     spent = Compute(branch.compute.parameters, init_tokens=branch.compute.trained_tokens)
-    write_snapshot(branch.policy, run.folder, 0, spent)
+    if branch.processes.main:
+        write_snapshot(branch.policy, run.folder, 0, spent, weights)
 
 
 def _load(profile: Profile, source: str | Path, lora: LoRAConfig | None = None, trained: bool = False) -> Policy:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ..files import write_atomically
-from ..models.checkpoint import State, load_state, save_state
+from ..models.checkpoint import State
 from ..progress import progress_bar
 from ..seeds import TRAINING, stream
 from .branch import Branch
@@ -51,15 +51,16 @@ def train_by_updates(
     resumes from what was saved: an interrupted run gives the same result. Raises FloatingPointError if what an update
     returns, or a weight after it, is not finite; `name` is the method's, for messages.
     """
-    policy = branch.policy
+    policy, processes = branch.policy, branch.processes
     state: State = {"model": policy.model, "optimizer": optimizer}
     if policy.value_head is not None:
         state["value_head"] = policy.value_head
-    saved = load_state(branch.folder / "training", state, branch.identity)
+    saved = processes.load(branch.folder / "training", state, branch.identity)
     saved = saved or {"update": 0, "written": 0, "paper_end": False, "compute": branch.compute.to_dict(), "history": []}
     branch.compute = compute = Compute(**saved["compute"])
     history = saved["history"]
-    bar = progress_bar(100, f"{name} seed {branch.seed}", "%")
+    processes.follow(policy)
+    bar = progress_bar(100, f"{name} seed {branch.seed}", "%", shown=processes.main)
     with tracked(branch) as report:
         while compute.fork_flops < branch.budget:
             try:
@@ -67,6 +68,7 @@ def train_by_updates(
                 _check_finite(branch, entry, name)
             except FloatingPointError as error:
                 raise FloatingPointError(f"Update {saved['update'] + 1}: {error}") from None
+            processes.follow(policy)
             saved["update"] += 1
             history.append({"update": saved["update"], "flops": compute.flops, **entry})
             report(saved["update"], history[-1])
@@ -77,11 +79,15 @@ def train_by_updates(
             due, paper_end = int(spent * branch.checkpoints), _paper_end(branch)
             if due > saved["written"] or paper_end > saved["paper_end"]:
                 saved["written"], saved["paper_end"] = due, paper_end
-                write_snapshot(policy, branch.folder, saved["update"], compute)
+                weights = processes.whole_weights()
+                if processes.main:
+                    write_snapshot(policy, branch.folder, saved["update"], compute, weights)
             if due == branch.checkpoints or saved["update"] % save_every == 0:
-                save_state(branch.folder / "training", state, saved, branch.identity)
+                processes.save(branch.folder / "training", state, saved, branch.identity)
     bar.close()
-    write_atomically(branch.folder / "log.json", json.dumps(history))
+    if processes.main:
+        write_atomically(branch.folder / "log.json", json.dumps(history))
+    processes.wait()
     return history
 
 

@@ -16,38 +16,48 @@ How they differ; an action is a whole answer and its reward comes from the verif
 * sampling. Official code: temperature 0.2 and top-p 0.9, log-probs without top-p. Ours: log-probs of exactly the
   distribution that was sampled from.
 * batch. Official code: 256 attempts on each of 8 GPUs, one at a time. Ours: whole episodes, side by side; the prefix
-  that the prompts of a route share is read once, see `batch.py`.
+  that the prompts of a route share is read once, see `batch.py`. On several GPUs see `processes.py`.
+* rollouts by another engine (vLLM, or a bfloat16 copy of weights in shards), whose log-probabilities are not quite the
+  learner's. Official code: none. Ours, with ``importance_cap``: before it learns, the learner computes its own
+  log-probabilities and values; each token's (or answer's) term is weighted with the truncated ratio of the two.
 
 Logged per update: success, first_attempt and reward of the rollouts; policy_loss, value_loss, entropy (nats per token),
 clip_fraction, approx_kl (the k3 estimator, old policy to new), grad_norm; explained_variance (the share of the returns'
-variance that the critic foresaw); kl_to_init with a KL penalty.
+variance that the critic foresaw); kl_to_init with a KL penalty; with ``importance_cap`` engine_gap (mean absolute
+difference of log-probabilities per token, learner to engine), engine_kl (k3, engine to learner) and truncated (the
+share of weights that were cut).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.nn.utils import clip_grad_norm_
 
 from ..configs import MICRO_BATCH_TOKENS, PPOConfig
 from ..models.policy import Policy, ValueHead
-from ..models.rollout import Episode, rollout
+from ..models.rollout import Attempt, Conversation, Episode, rollout
 from .batch import Batch, Conversations, Row, Step, by_length, hidden_states, make_batch, pack
 from .branch import Branch
 from .finite import check_number
 from .logprobs import logprobs_and_entropies, token_logprobs
 from .loop import Progress, train_by_updates
+from .processes import ALONE, Processes
 
 Logs = dict[str, float]
 
 
 def train(branch: Branch, save_every: int = 5) -> None:
     """Train a branch with PPO; see `Branch` for what it writes."""
-    policy, task, config = branch.policy, branch.task, branch.config
+    policy, task, config, processes = branch.policy, branch.task, branch.config, branch.processes
     if config.kl_coef and branch.reference is None:
         raise ValueError("PPOConfig.kl_coef needs Init as the reference; a branch that starts elsewhere has none.")
+    if config.episodes < processes.count:
+        raise ValueError(f"{processes.count} processes cannot share PPOConfig.episodes = {config.episodes}.")
+    if branch.engine != "ours" and not config.importance_cap:
+        raise ValueError(f"engine={branch.engine!r} needs PPOConfig.importance_cap above 0, such as 3.")
     width = policy.model.config.get_text_config().hidden_size
     policy.value_head = ValueHead(width, branch.seed).to(policy.device)  # every branch starts with a new critic
     optimizer = torch.optim.AdamW(
@@ -59,7 +69,9 @@ def train(branch: Branch, save_every: int = 5) -> None:
         eps=config.adam_eps,
         weight_decay=0.0,
     )
-    envs = [task.training_env(config.attempts) for _ in range(min(config.episodes, branch.rollout_batch))]
+    optimizer = processes.prepare(policy, optimizer, config, branch.engine)
+    own = len(processes.share(range(config.episodes)))
+    envs = [task.training_env(config.attempts) for _ in range(min(own, branch.rollout_batch))]
 
     def update(progress: Progress) -> Logs:
         # 1. Learning rates of this update
@@ -71,17 +83,29 @@ def train(branch: Branch, save_every: int = 5) -> None:
         hands = seeds[: config.episodes]
         if config.group:  # the same hand for a whole group
             hands = [seed for seed in hands[: config.episodes // config.group] for _ in range(config.group)]
-        resets, sampling = [{"seed": seed} for seed in hands], seeds[config.episodes :]
-        episodes = rollout(policy, envs, resets, config.temperature, config.max_new_tokens, sampling)
-        branch.compute.buffer_tokens += sum(episode.tokens_read for episode in episodes)
+        resets = [{"seed": seed} for seed in processes.share(hands)]
+        actor, sampling = processes.actor(policy), processes.share(seeds[config.episodes :])
+        episodes = rollout(actor, envs, resets, config.temperature, config.max_new_tokens, sampling)
+        everywhere = processes.together([outline(episode) for episode in episodes])
+        branch.compute.buffer_tokens += sum(episode.tokens_read for episode in everywhere)
         # 3. Learning
         logs, tokens = learn(
-            policy, optimizer, episodes, config, shuffling, branch.reference, task.answer_key, branch.micro_batch_tokens
-        )
+            policy, optimizer, episodes, config, shuffling, branch.reference, task.answer_key,
+            branch.micro_batch_tokens, processes,
+        )  # fmt: skip
         branch.compute.trained_tokens += tokens
-        return {**summarise(episodes), **logs}
+        return {**summarise(everywhere), **logs}
 
     train_by_updates(branch, optimizer, update, "PPO", save_every)
+
+
+def outline(episode: Episode) -> Episode:
+    """An episode without its tokens, texts and pictures: its rewards, values and outcomes, for the other processes."""
+    conversations = [
+        Conversation([], [replace(attempt, logprobs=[], text="", feedback="") for attempt in conversation.attempts])
+        for conversation in episode.conversations
+    ]
+    return replace(episode, conversations=conversations, info={})
 
 
 def learn(
@@ -93,66 +117,147 @@ def learn(
     reference: Policy | None = None,
     answer_key: str = "",
     micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+    processes: Processes = ALONE,
 ) -> tuple[Logs, int]:
     """Several epochs of minibatch steps on one batch of episodes; mean logs and the tokens trained on.
 
-    `optimizer` has two parameter groups, the policy's and the critic's; `micro_batch_tokens` as in `Branch`. Raises
-    FloatingPointError if a log-probability, value, loss or gradient is not finite.
+    `episodes` are this process's share of the batch; logs and tokens are those of all. `optimizer` has two parameter
+    groups, the policy's and the critic's; `micro_batch_tokens` as in `Branch`. Raises FloatingPointError if a
+    log-probability, value, loss or gradient is not finite.
     """
     for attempt in (attempt for episode in episodes for attempt in episode.attempts):
         check_number(sum(attempt.logprobs), "PPO's log-probability of an answer", config)
         check_number(attempt.value, "PPO's estimate of a value", config, "value_lr")
-    rows = [row for conversations in with_advantages(episodes, config) for row in pack(conversations)]
+    mismatch: Logs = {}
+    if config.importance_cap:
+        episodes, mismatch = rescored(policy, episodes, config, micro_batch_tokens, processes)
+    everywhere = processes.together([outline(episode) for episode in episodes])
+    estimates = normalised_estimates(everywhere, config)
+    of_episodes = [pack(c) for c in with_steps(episodes, processes.share(estimates))]
+    rows = [row for its_rows in of_episodes for row in its_rows]
+    # All rows are numbered; each process knows where in them its own are.
+    counts = processes.together([len(its_rows) for its_rows in of_episodes])
+    firsts = processes.share(np.cumsum([0, *counts[:-1]]).tolist())
+    numbers = [first + i for first, its in zip(firsts, of_episodes, strict=True) for i in range(len(its))]
+    own = dict(zip(numbers, rows, strict=True))
     rng = np.random.default_rng(seed)
     logs: list[Logs] = []
     tokens = 0
     policy.model.train()
     for _ in range(config.epochs):
-        shuffled = rng.permutation(len(rows))
-        for indices in np.array_split(shuffled, min(config.minibatches, len(rows))):
-            minibatch = [rows[i] for i in indices]
-            log = accumulate_gradient(policy, minibatch, config, reference, answer_key, micro_batch_tokens)
+        shuffled = rng.permutation(sum(counts))
+        for indices in np.array_split(shuffled, min(config.minibatches, len(shuffled))):
+            minibatch = [own[i] for i in indices if i in own]
+            log = accumulate_gradient(
+                policy, minibatch, config, reference, answer_key, micro_batch_tokens, processes, spare=rows[0]
+            )
             for name, number in log.items():
                 check_number(number, f"PPO's {name}", config, "value_lr" if name == "value_loss" else "lr")
             # Clip policy and critic separately: the critic's first errors would drown the policy's gradient.
             grad_norm, critic_norm = (
-                clip_grad_norm_(group["params"], config.max_grad_norm).item() for group in optimizer.param_groups
+                processes.clip(group["params"], config.max_grad_norm) for group in optimizer.param_groups
             )
             check_number(grad_norm, "PPO's gradient", config)
             check_number(critic_norm, "the gradient of PPO's critic", config, "value_lr")
             optimizer.step()
             optimizer.zero_grad()
-            tokens += sum(len(conversation.ids) for row in minibatch for conversation, _ in row)
+            learnt = [conversation for row in minibatch for conversation, _ in row]
+            tokens += sum(len(c.ids) + policy.picture_tokens * (c.picture is not None) for c in learnt)
             logs.append({**log, "grad_norm": grad_norm})
-    steps = [step for row in rows for _, its_steps in row for step in its_steps]
-    explained = explained_variance([step.attempt.value for step in steps], [step.return_ for step in steps])
+    values = [attempt.value for episode in everywhere for attempt in episode.attempts]
+    explained = explained_variance(values, np.concatenate([returns for _, returns in estimates]))
     means = {name: float(np.mean([log[name] for log in logs])) for name in logs[0]}
-    return {**means, "explained_variance": explained}, tokens
+    return {**means, "explained_variance": explained, **mismatch}, int(processes.total(tokens)[0])
 
 
-def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[Conversations]:
-    """The conversations of every episode, with the advantages (normalised) and the returns of their attempts."""
+def normalised_estimates(episodes: Sequence[Episode], config: PPOConfig) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of every episode the advantages, normalised over all attempts, and the returns: (attempts,) each."""
     if config.group:
-        estimates, mean, std = group_relative(episodes, config), 0.0, 1.0
-    else:
-        estimates = []
-        for episode in episodes:
-            rewards = [attempt.reward for attempt in episode.attempts]
-            values = [attempt.value for attempt in episode.attempts]
-            estimates.append(gae(rewards, values, config.gamma, config.gae_lambda))
-        advantages = np.concatenate([advantages for advantages, _ in estimates])
-        mean, std = advantages.mean(), advantages.std() + 1e-8
+        return group_relative(episodes, config)
+    estimates = []
+    for episode in episodes:
+        rewards = [attempt.reward for attempt in episode.attempts]
+        values = [attempt.value for attempt in episode.attempts]
+        estimates.append(gae(rewards, values, config.gamma, config.gae_lambda))
+    advantages = np.concatenate([advantages for advantages, _ in estimates])
+    mean, std = advantages.mean(), advantages.std() + 1e-8
+    return [((advantages - mean) / std, returns) for advantages, returns in estimates]
+
+
+def with_steps(episodes: Sequence[Episode], estimates: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Conversations]:
+    """The conversations of every episode, with the advantages and the returns of their attempts."""
     found = []
     for episode, (advantages, returns) in zip(episodes, estimates, strict=True):
         conversations, first = [], 0
         for conversation in episode.conversations:
             last = first + len(conversation.attempts)
-            numbers = zip((advantages[first:last] - mean) / std, returns[first:last], strict=True)
+            numbers = zip(advantages[first:last], returns[first:last], strict=True)
             steps = [Step(a, float(x), float(r)) for a, (x, r) in zip(conversation.attempts, numbers, strict=True)]
             conversations.append((conversation, steps))
             first = last
         found.append(conversations)
     return found
+
+
+def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[Conversations]:
+    """The conversations of every episode, with the advantages (normalised) and the returns of their attempts."""
+    return with_steps(episodes, normalised_estimates(episodes, config))
+
+
+@torch.no_grad()
+def rescored(
+    policy: Policy, episodes: Sequence[Episode], config: PPOConfig, micro_batch_tokens: int, processes: Processes
+) -> tuple[list[Episode], Logs]:
+    """The episodes with the learner's own log-probabilities and values; and how far the engine's are from them."""
+    policy.model.eval()  # as while it plays
+    rows = [row for conversations in with_steps(episodes, _none(episodes)) for row in pack(conversations)]
+    gaps, ratios = [np.zeros(0)], [np.zeros(0)]
+    again: dict[int, Attempt] = {}
+    parts = by_length(rows, micro_batch_tokens)
+    for number in range(processes.most(len(parts))):
+        part = parts[min(number, len(parts) - 1)]
+        batch = make_batch(part, policy)
+        logprobs, values = processes.forward(_score, policy, batch, config.temperature)
+        if number >= len(parts):  # another process has more
+            continue
+        attempts = [step.attempt for row in part for _, steps in row for step in steps]
+        pieces = logprobs.split([len(attempt.logprobs) for attempt in attempts])
+        for attempt, piece, value in zip(attempts, pieces, values.tolist(), strict=True):
+            again[id(attempt)] = replace(attempt, logprobs=piece.tolist(), sampled=attempt.logprobs, value=value)
+        difference = (logprobs - batch.sampled_logprobs).double().cpu().numpy()
+        gaps.append(difference)
+        ratios.append(np.exp(importance(batch, logprobs, config).double().cpu().numpy()))
+    found = [
+        replace(episode, conversations=[
+            replace(c, attempts=[again[id(attempt)] for attempt in c.attempts]) for c in episode.conversations
+        ])
+        for episode in episodes
+    ]  # fmt: skip
+    gap, ratio = np.concatenate(gaps), np.concatenate(ratios)
+    far, kl, cut, tokens, actions = processes.total(
+        np.abs(gap).sum(), (np.exp(gap) - 1 - gap).sum(), (ratio > config.importance_cap).sum(), len(gap), len(ratio)
+    )
+    return found, {"engine_gap": far / tokens, "engine_kl": kl / tokens, "truncated": cut / actions}
+
+
+def _none(episodes: Sequence[Episode]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.zeros(len(episode.attempts)),) * 2 for episode in episodes]
+
+
+def _score(policy: Policy, batch: Batch, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the answers' tokens, (T,), and values of the attempts, (A,)."""
+    hidden = hidden_states(policy, batch)
+    before = hidden[batch.row, batch.predictor]
+    logprobs, _ = logprobs_and_entropies(policy, before, batch.token, temperature)
+    return logprobs, policy.value_head(hidden[batch.prompt_row, batch.prompt_end])
+
+
+def importance(batch: Batch, logprobs: torch.Tensor, config: PPOConfig) -> torch.Tensor:
+    """Log-ratio of the learner's probability to the engine's, of each token (T,), or answer (A,) by their weights."""
+    difference = logprobs - batch.sampled_logprobs
+    if config.ratio == "token":
+        return difference
+    return torch.zeros_like(batch.advantages).index_add(0, batch.attempt, batch.weights * difference)
 
 
 def group_relative(episodes: Sequence[Episode], config: PPOConfig) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -192,22 +297,33 @@ def accumulate_gradient(
     reference: Policy | None = None,
     answer_key: str = "",
     micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+    processes: Processes = ALONE,
+    spare: Row | None = None,
 ) -> Logs:
-    """Add the gradient of one minibatch, which is the same however it is cut into micro-batches; returns its log."""
+    """Add the gradient of one minibatch, which is the same however it is cut into micro-batches; returns its log.
+
+    `rows`: this process's share of the minibatch. All processes go through equally many micro-batches, one that has
+    too few of its own with the row `spare`, which counts for nothing.
+    """
     steps = [step for row in rows for _, its_steps in row for step in its_steps]
-    counts = sum(step.attempt.end - step.attempt.start for step in steps), len(steps)
+    counts = processes.total(sum(step.attempt.end - step.attempt.start for step in steps), len(steps))
     key = answer_key if config.ratio == "sequence" else ""
     logs: list[Logs] = []
-    for part in by_length(rows, micro_batch_tokens):
+    parts = by_length(rows, micro_batch_tokens)
+    count = processes.most(len(parts))
+    for number in range(count):
+        counted = number < len(parts)
+        part = parts[number] if counted else [spare]
         batch = make_batch(part, policy, key)
         init_logprobs = None
         if config.kl_coef and reference is not None:
             with torch.no_grad(), reference.speaking():
                 init_logprobs = token_logprobs(reference, batch, config.temperature)
-        loss, log = ppo_loss(policy, batch, config, init_logprobs, counts)
-        loss.backward()
-        logs.append(log)
-    return {name: sum(log[name] for log in logs) for name in logs[0]}
+        loss, log = processes.forward(ppo_loss, policy, batch, config, init_logprobs, counts)
+        processes.backward(loss if counted else 0.0 * loss, last=number == count - 1)
+        logs.append(log if counted else dict.fromkeys(log, 0.0))
+    names = list(logs[0])
+    return dict(zip(names, processes.total(*(sum(log[name] for log in logs) for name in names)), strict=True))
 
 
 def ppo_loss(
@@ -215,7 +331,7 @@ def ppo_loss(
     batch: Batch,
     config: PPOConfig,
     init_logprobs: torch.Tensor | None = None,
-    counts: tuple[int, int] | None = None,
+    counts: Sequence[float] | None = None,
 ) -> tuple[torch.Tensor, Logs]:
     """The clipped PPO objective plus value loss, entropy bonus and KL penalty; and what to log of it.
 
@@ -237,7 +353,10 @@ def ppo_loss(
         advantages, actions = batch.advantages, attempts
     ratio = log_ratio.clamp(max=10.0).exp()  # the clamp keeps a runaway ratio finite; clipping zeroes its gradient
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-    policy_loss = -torch.minimum(ratio * advantages, clipped * advantages).sum() / actions
+    objective = torch.minimum(ratio * advantages, clipped * advantages)
+    if config.importance_cap:
+        objective = objective * importance(batch, batch.old_logprobs, config).exp().clamp(max=config.importance_cap)
+    policy_loss = -objective.sum() / actions
 
     state = hidden[batch.prompt_row, batch.prompt_end]  # (A, hidden size)
     values = policy.value_head(state if config.share_backbone else state.detach())

@@ -38,12 +38,13 @@ def train(branch: Branch) -> None:
     Raises ValueError if too few answers are right, or if sampling alone spends the budget.
     """
     folder = branch.folder / "own-answers"
-    if not folder.exists():
-        dataset, tokens = sample(branch)
-        fresh = fresh_folder(folder)
-        dataset.save_to_disk(fresh / "dataset")
-        (fresh / "tokens").write_text(str(tokens), encoding="utf-8")
-        replace_folder(fresh, folder)
+    with branch.processes.main_first():
+        if not folder.exists():
+            dataset, tokens = sample(branch)
+            fresh = fresh_folder(folder)
+            dataset.save_to_disk(fresh / "dataset")
+            (fresh / "tokens").write_text(str(tokens), encoding="utf-8")
+            replace_folder(fresh, folder)
     branch.data = read_dataset(folder / "dataset")
     branch.compute.buffer_tokens = int((folder / "tokens").read_text(encoding="utf-8"))
     if branch.compute.fork_flops >= branch.budget:

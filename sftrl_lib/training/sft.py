@@ -5,8 +5,9 @@ How they differ:
   constant rate, loss on the assistant's tokens. The released vision path silently trains without images.
 * ours: the same with TRL's trainer; batch 64, a larger rate for a smaller model, cosine; loss on the answer only.
   Demonstrations with a column of images go through TRL's own collator for them, which renders the chat and reads the
-  pictures batch by batch; `tests/test_pictures_training.py` proves that they reach the loss. ``pictures="dropped"``
-  does on purpose what the released path does: the image tokens stay in the prompt, the pictures are left out.
+  pictures batch by batch; `tests/test_pictures_training.py` proves that they reach the loss. For Mllama, where that
+  collator fails, `mllama_collator` does. ``pictures="dropped"`` does on purpose what the released path does: the image
+  tokens stay in the prompt, the pictures are left out.
 * ``loss="dft"`` is TRL's; ``kl_coef`` adds the exact KL(policy || Init) at the answer's tokens. The forward pass of
   Init is not counted as training compute, as PPO's KL is not.
 """
@@ -17,7 +18,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,44 +37,52 @@ from ..models.policy import Policy
 from ..models.sources import check_tensors
 from ..progress import progress_bar
 from .branch import Branch
-from .compute import Compute
+from .collators import IGNORED, mllama_collator, without_pictures
 from .data import LEARNT
 from .finite import check_number, check_weights
 from .snapshots import write_snapshot
 from .tracking import chosen
 
-PARTS = {  # `SFTConfig.frozen` -> the frozen parts of the model, by their names in LLaVA (paper Fig. 16)
+_VISION = ("vision_tower", "vision_model")  # in LLaVA, in Mllama
+PARTS = {  # `SFTConfig.frozen` -> the frozen parts of the model (paper Fig. 16)
     "none": (),
-    "vision": ("vision_tower",),
-    "vision+adapter": ("vision_tower", "multi_modal_projector"),
+    "vision": _VISION,
+    "vision+adapter": (*_VISION, "multi_modal_projector"),
 }
-_WRITTEN = {"trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"}  # in each checkpoint of TRL's
-IGNORED = -100  # label of a token that carries no loss
+_WRITTEN = {"trainer_state.json", "scheduler.pt"}  # in each checkpoint of TRL's, and one of each of these:
+_OPTIMIZERS = {"optimizer.pt", "optimizer_0", "latest"}  # whole, FSDP's shards, DeepSpeed's
+_RANDOM = {"rng_state.pth", "rng_state_0.pth"}  # of one process, of the first of several
+_SHARDS = {"pytorch_model_fsdp_0", "latest"}  # weights in shards
 LENGTH = "length"  # column: tokens of an example with a picture, for batches of similar length
 
 
 class _Snapshots(TrainerCallback):
     """Writes the snapshots of a branch while TRL trains it; seals TRL's own checkpoints and sees them to the disk."""
 
-    def __init__(self, policy: Policy, folder: Path, compute: Compute, steps: set[int]) -> None:
-        self.policy, self.folder, self.compute, self.steps = policy, folder, compute, steps
+    def __init__(self, branch: Branch, trainer: _Trainer, steps: set[int]) -> None:
+        self.branch, self.trainer, self.steps = branch, trainer, steps
 
     def on_step_end(self, args, state, control, **kwargs):
+        branch = self.branch
         if state.global_step in self.steps:
-            self.compute.trained_tokens = int(state.num_input_tokens_seen)
-            write_snapshot(self.policy, self.folder, state.global_step, self.compute)
+            branch.compute.trained_tokens = trained_tokens(branch, state)
+            weights = self.trainer.whole_weights()
+            if branch.processes.main:
+                write_snapshot(branch.policy, branch.folder, state.global_step, branch.compute, weights)
 
     def on_save(self, args, state, control, **kwargs):
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        seal(checkpoint)
-        flush(checkpoint)
+        self.branch.processes.wait()
+        if self.branch.processes.main:
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            seal(checkpoint)
+            flush(checkpoint)
 
 
 class _Bar(TrainerCallback):
     """The training bar, in place of TRL's, which stays when it is done and prints a table."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = progress_bar(state.max_steps, f"SFT seed {args.seed}", "step")
+        self.bar = progress_bar(state.max_steps, f"SFT seed {args.seed}", "step", shown=state.is_world_process_zero)
         self.bar.update(state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -153,6 +162,9 @@ class _Trainer(SFTTrainer):
         nothing would be loaded and training would silently continue from its initial weights.
         """
         source = str(resume_from_checkpoint)
+        if self.in_shards:  # accelerate reads them, and is strict
+            super()._load_from_checkpoint(source, model)
+            return
         if hasattr(self.model, "peft_config"):  # adapters alone
             loaded = self.model.load_adapter(source, self.model.active_adapter, is_trainable=True)
             check_tensors(loaded._asdict(), source)
@@ -161,6 +173,18 @@ class _Trainer(SFTTrainer):
         saved, report = type(self.model).from_pretrained(source, dtype=self.model.dtype, **options)
         check_tensors(report, source)
         self.model.load_state_dict(saved.state_dict())
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether its checkpoints are those of FSDP or DeepSpeed."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+
+    def whole_weights(self) -> dict[str, torch.Tensor] | None:
+        """The weights on the main process, as ``model.*``, where they are in shards; else None. All must call it."""
+        if not self.is_fsdp_enabled:
+            return None
+        weights = self.accelerator.get_state_dict(self.model_wrapped)
+        return {f"model.{name}": weight for name, weight in weights.items()}
 
     def train_to(self, steps: int, checkpoint: Path | None) -> None:
         """Train to `steps`, from a checkpoint if there is one; one at the last step is only loaded."""
@@ -185,20 +209,6 @@ def _log_probabilities(policy: Policy, inputs: dict[str, torch.Tensor], answers:
     """(answer tokens, vocabulary); `answers`, (rows, length - 1), marks the tokens before theirs."""
     hidden = policy.decoder(**inputs, use_cache=False).last_hidden_state[:, :-1]
     return torch.log_softmax(policy.logits(hidden[answers]), dim=-1)
-
-
-def without_pictures(collator: Callable[[list], dict]) -> Callable[[list], dict]:
-    """A collator whose batches lack what `collator` makes of pictures; all else in them stays as it is.
-
-    The released code's collator asks ``any(...)`` of a list of tensors, which raises for two pictures or more, and
-    catches the error by passing none on (see `DIFFERENCES.md`).
-    """
-
-    def collate(examples: list) -> dict:
-        batch = collator(examples)
-        return {name: tensor for name, tensor in batch.items() if not name.startswith(("pixel_", "image_"))}
-
-    return collate
 
 
 def last_complete(training: Path) -> Path | None:
@@ -228,13 +238,14 @@ def _problem(checkpoint: Path) -> str | None:
         path, why = damaged
         return f"{path.name}: {reason(why)}"
     names, needed = {path.name for path in checkpoint.iterdir()}, set(_WRITTEN)
+    needed |= {sorted(some)[-1] for some in (_OPTIMIZERS, _RANDOM) if not some & names}
     for index in checkpoint.glob("*.safetensors.index.json"):  # of weights in several files
         needed |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     if missing := sorted(needed - names):
         return f"no {missing[0]}"
-    if not names & {"config.json", "adapter_config.json"}:
+    if not names & {"config.json", "adapter_config.json", *_SHARDS}:
         return "no config.json"
-    if not any(name.endswith(".safetensors") for name in names):
+    if not names & _SHARDS and not any(name.endswith(".safetensors") for name in names):
         return "no weights"
     try:
         TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -253,7 +264,7 @@ def frozen(policy: Policy, what: str) -> Iterator[None]:
         raise ValueError(f"frozen={what!r} is not known; use one of {', '.join(map(repr, PARTS))}.")
     if PARTS[what] and policy.processor is None:
         raise ValueError(f"frozen={what!r} needs a vision-language model; {type(policy.model).__name__} has no vision.")
-    parts = [getattr(policy.decoder, name) for name in PARTS[what]]
+    parts = [getattr(policy.decoder, name) for name in PARTS[what] if hasattr(policy.decoder, name)]
     learning = [p for part in parts for p in part.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
@@ -262,6 +273,13 @@ def frozen(policy: Policy, what: str) -> Iterator[None]:
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
+
+
+def trained_tokens(branch: Branch, state: TrainerState) -> int:
+    """D_SFT so far, with what pictures count beside their tokens in the sequence."""
+    pictured = "images" in branch.data.column_names and branch.config.pictures == "shown"
+    pictures = state.global_step * branch.config.batch_size if pictured else 0
+    return int(state.num_input_tokens_seen) + branch.policy.picture_tokens * pictures
 
 
 def example_lengths(policy: Policy, dataset: Dataset) -> list[int]:
@@ -287,7 +305,9 @@ def tokens_per_example(policy: Policy, dataset: Dataset) -> float:
 
 def steps_for(policy: Policy, dataset: Dataset, config: SFTConfig, flops: float) -> int:
     """How many steps cost `flops` of training compute."""
-    per_step = 6 * policy.parameters_count * config.batch_size * tokens_per_example(policy, dataset)
+    shown = "images" in dataset.column_names and config.pictures == "shown"
+    tokens = tokens_per_example(policy, dataset) + policy.picture_tokens * shown
+    per_step = 6 * policy.parameters_count * config.batch_size * tokens
     return max(1, round(flops / per_step))
 
 
@@ -302,14 +322,22 @@ def train(branch: Branch, save_every: int = 100) -> None:
     train_steps(branch, steps, save_every=save_every)
 
 
-def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every: int = 100) -> None:
+def train_steps(
+    branch: Branch, steps: int, schedule: str = "cosine", save_every: int = 100
+) -> dict[str, torch.Tensor] | None:
     """SFT for `steps` steps, with a schedule of transformers'.
 
     Writes ``step-NNNNN`` at `branch.checkpoints` equal shares of the steps (none if that is 0), ``log.json`` at the
-    end, and resumes from the trainer's own checkpoints in ``training``, one every `save_every` steps. Raises
-    FloatingPointError at the first loss, gradient or weight that is not finite; the last checkpoint stays.
+    end, and resumes from the trainer's own checkpoints in ``training``, one every `save_every` steps. Returns the whole
+    weights at the end (``model.*``) where the policy's own are in shards, else None. Raises FloatingPointError at the
+    first loss, gradient or weight that is not finite; the last checkpoint stays. Raises ValueError for what several
+    processes cannot do.
     """
-    policy, config, compute = branch.policy, branch.config, branch.compute
+    policy, config, compute, processes = branch.policy, branch.config, branch.compute, branch.processes
+    if config.batch_size % processes.count:
+        raise ValueError(f"{processes.count} processes cannot share SFTConfig.batch_size = {config.batch_size}.")
+    if config.kl_coef and processes.count > 1:
+        raise ValueError("SFTConfig.kl_coef works with one process only; train this run without accelerate launch.")
     before = compute.flops
     snapshots_at = {math.ceil(steps * (i + 1) / branch.checkpoints) for i in range(branch.checkpoints)}
     training = branch.folder / "training"
@@ -321,7 +349,7 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
         arguments = TRLConfig(
             output_dir=str(training),
             max_steps=steps,
-            per_device_train_batch_size=config.batch_size,
+            per_device_train_batch_size=config.batch_size // processes.count,
             learning_rate=config.lr,
             lr_scheduler_type=schedule,
             warmup_steps=config.warmup,
@@ -358,19 +386,30 @@ def train_steps(branch: Branch, steps: int, schedule: str = "cosine", save_every
             args=arguments,
             train_dataset=dataset,
             processing_class=policy.processor if pictured else policy.tokenizer,
-            callbacks=[_FiniteWeights(config), _Snapshots(policy, branch.folder, compute, snapshots_at), _Bar()],
+            data_collator=mllama_collator(policy.processor) if pictured and policy.crosses else None,
+            callbacks=[_FiniteWeights(config), _Bar()],
             config=config,
             policy=policy,
             reference=branch.reference,
         )
         trainer.remove_callback(PrinterCallback)  # which disable_tqdm puts in place of the bar
-        trainer.train_to(steps, last_complete(training))
-    compute.trained_tokens = int(trainer.state.num_input_tokens_seen)
+        trainer.add_callback(_Snapshots(branch, trainer, snapshots_at))
+        with processes.main_first():
+            checkpoint = last_complete(training)
+            if checkpoint and checkpoint.name == f"checkpoint-{steps}" and trainer.in_shards:
+                shutil.rmtree(
+                    checkpoint
+                )  # transformers reads shards only to train on, so its last steps are done again
+                checkpoint = last_complete(training)
+        trainer.train_to(steps, checkpoint)
+    compute.trained_tokens = trained_tokens(branch, trainer.state)
     per_step = (compute.flops - before) / steps
     history = [
         {"step": e["step"], "flops": before + per_step * e["step"], "loss": float(e["loss"])}
         for e in trainer.state.log_history
         if "loss" in e
     ]
-    write_atomically(branch.folder / "log.json", json.dumps(history))
+    if processes.main:
+        write_atomically(branch.folder / "log.json", json.dumps(history))
     policy.model.eval()
+    return trainer.whole_weights()

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..files import check_seal, fresh_folder, reason, replace_folder
 from ..fingerprint import MADE_WITH, difference, made_with, plain
 from ..models.checkpoint import CheckpointError, not_finite
@@ -23,20 +25,24 @@ class Snapshot:
     compute: Compute
 
 
-def write_snapshot(policy: Policy, run: Path, step: int, compute: Compute) -> Path:
+def write_snapshot(
+    policy: Policy, run: Path, step: int, compute: Compute, weights: dict[str, torch.Tensor] | None = None
+) -> Path:
     """Write ``run/step-NNNNN``, which loads with the Auto classes; it appears only when it is complete.
 
-    Raises FloatingPointError if a weight is not finite.
+    `weights`: the whole ones, ``model.*`` and ``value_head.*``, where the policy's own are in shards. Raises
+    FloatingPointError if a weight is not finite.
     """
     folder = run / f"step-{step:05d}"
-    for module in filter(None, (policy.model, policy.value_head)):
-        if bad := not_finite(module.state_dict().items()):
+    modules = filter(None, (policy.model, policy.value_head))
+    for tensors in (weights,) if weights else (module.state_dict() for module in modules):
+        if bad := not_finite(tensors.items()):
             raise FloatingPointError(
                 f"{bad!r} holds values that are not finite after step {step}, so {folder} is not written;"
                 " lower the learning rate."
             )
     fresh = fresh_folder(folder)
-    policy.save(fresh)
+    policy.save(fresh, weights)
     (fresh / "compute.json").write_text(json.dumps({"step": step, **compute.to_dict()}), encoding="utf-8")
     replace_folder(fresh, folder)
     return folder

@@ -70,7 +70,7 @@ def tracked(branch: Branch) -> Iterator[Callable[[int, Mapping[str, float]], Non
         return
     folder, on_cpu = str(branch.folder / "tracking"), not torch.cuda.is_available()
     args = TrainingArguments(output_dir=folder, run_name=branch.folder.name, report_to="none", use_cpu=on_cpu)
-    state, control = TrainerState(), TrainerControl()
+    state, control = TrainerState(is_world_process_zero=branch.processes.main), TrainerControl()
     for callback in callbacks:
         callback.on_train_begin(args, state, control, model=branch.policy.model)
 

@@ -15,7 +15,8 @@ override PROFILE := $(PROFILE)_smoke
 endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env reproduce runs headline controls search smoke figures verify book test lint bench quicklook play foundation model doctor clean
+.PHONY: help env reproduce runs headline controls search plan smoke figures verify book test lint bench quicklook play \
+	foundation model doctor clean
 
 # Recipes leave paths to the shell's variables or write them relative to the checkout, whatever characters they have.
 # `value`: make would expand a dollar that comes from the environment.
@@ -93,6 +94,10 @@ headline: ## the central result alone: GP-L, three seeds, no ablations
 search: ## choose the learning rates of both branches on development seeds, then test all under the new rule (hours)
 	@$(MAKE) --no-print-directory reproduce PROFILE=search
 	@$(PY) -m sftrl_lib.evaluation.search --seeds "$(SEEDS)" --tasks "$(TASKS)"
+
+plan: env ## what PROFILE takes on GPUS= of a GPU=, before anything starts: memory, FLOPs, hours, and cost with PRICE=
+	@$(PY) -m sftrl_lib.plan --profile "$(PROFILE)" --gpu "$(or $(GPU),h100-80gb)" --gpus "$(or $(GPUS),8)" \
+		$(if $(PRICE),--price "$(PRICE)") $(ARGS)
 
 figures: env ## redraw figures and report of PROFILE from the committed tables, without training
 	@$(PIPELINE) figures --profile "$(NAME)"

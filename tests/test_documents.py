@@ -12,7 +12,7 @@ from sftrl_lib.claims import claims, comparison, report
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = tuple(
     f"{name}.md"
-    for name in "README RESULTS REPRODUCTION CHECKLIST DIFFERENCES EXTENDING PROTOCOL SPEED ECOSYSTEM".split()
+    for name in "README RESULTS REPRODUCTION CHECKLIST DIFFERENCES EXTENDING PROTOCOL SPEED ECOSYSTEM CLUSTER".split()
 )
 
 

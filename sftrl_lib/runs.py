@@ -54,11 +54,14 @@ class Run:
         self._check_setting()
         object.__setattr__(self, "setting", setting_text(self.overrides))  # one spelling, so one name
         self.study, self.config  # noqa: B018 (they check the values)
-        from_init = self.start is not None and self.start.method is INIT
-        if self.lora != self.profile.lora and (self.profile.lora or not from_init):
+        if self.study.rank and self.method is not INIT and (self.profile.lora or not self._from_init):
             raise ValueError(f"rank={self.study.rank} of {self.name} needs an Init whose weights are all trained.")
-        if getattr(self.config, "kl_coef", 0.0) and not from_init:
+        if getattr(self.config, "kl_coef", 0.0) and not self._from_init:
             raise ValueError(f"kl_coef needs Init as the reference, and {self.name} does not start from Init.")
+
+    @property
+    def _from_init(self) -> bool:
+        return self.start is not None and self.start.method is INIT
 
     def _check_setting(self) -> None:
         of = f"Experiment {self.experiment.name!r}"

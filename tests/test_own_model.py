@@ -113,7 +113,7 @@ def test_a_family_goes_through_both_branches(family, base, tmp_path, capsys):
         run = Run(profile, "gp-l", method)
         train(run)
         assert set(evaluate(run).method) == {method}
-    assert style.made_by(profile.name).startswith("TOY RUN")
+    assert style.made_by(profile.name).startswith("toy run")
 
 
 def test_pictures_stay_for_a_model_that_takes_them(base, vision_folder):

@@ -128,9 +128,8 @@ def test_models_of_other_settings_do_not_play(profile, tokenizer):
 
 
 def test_real_models_go_before_shipped_ones_and_those_before_toys(profile, tokenizer, monkeypatch):
-    toy = replace(PROFILES["tiny"], name="smoke")
+    toy = replace(PROFILES["tiny"], name="smoke", toy=True)
     monkeypatch.setitem(PROFILES, "smoke", toy)
-    monkeypatch.setattr(players, "SMOKE", toy)
     monkeypatch.setitem(PROFILES, "laptop", replace(PROFILES["tiny"], name="laptop"))
     trained(toy, tokenizer)
     cast = find_cast("gp-l")

@@ -1,5 +1,7 @@
 """The quick look: trained models on fresh hands, with miniature models in the place of those that are shipped."""
 
+from dataclasses import replace
+
 import pytest
 from test_players import home, profile, trained  # noqa: F401 (fixtures)
 
@@ -50,7 +52,8 @@ def test_without_trained_models_one_sentence_says_how_to_get_some(methods, profi
 
 
 def test_toys_show_nothing(profile, tokenizer, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("sftrl_lib.evaluation.players.SMOKE", profile)
+    profile = replace(profile, toy=True)
+    monkeypatch.setitem(PROFILES, "tiny", profile)
     for name in [name for name in PROFILES if name != "tiny"]:
         monkeypatch.delitem(PROFILES, name)
     trained(profile, tokenizer)

@@ -231,7 +231,8 @@ def reference_values(policy, ids, picture=None):
 def tiny_profile(folder, key="gp-l", **changes):
     """One study, smoke's with everything smaller: both branches take about a dozen steps of the tiny model in `folder`.
 
-    `changes` are fields of the study. All experiments are there, with the laptop's settings.
+    Rates are of its own, so that no search changes them. `changes` are fields of the study. All experiments are there,
+    with the laptop's settings.
     """
     study = SMOKE.study(key)
     size = (Path(folder) / "model.safetensors").stat().st_size  # grows with the vocabulary, and so must the budget
@@ -241,8 +242,11 @@ def tiny_profile(folder, key="gp-l", **changes):
         fork_flops=1e4 * size,
         init_steps=3,
         checkpoints=2,
-        sft=replace(study.sft, examples=64, batch_size=8),
-        ppo=replace(study.ppo, episodes=4, attempts=2, epochs=2, max_new_tokens=6, minibatches=2),
+        init_lr=None,
+        sft=replace(study.sft, lr=1e-3, examples=64, batch_size=8),
+        ppo=replace(
+            study.ppo, lr=3e-4, ratio="token", episodes=4, attempts=2, epochs=2, max_new_tokens=6, minibatches=2
+        ),
         evaluation=replace(
             study.evaluation, episodes_end=8, episodes_curve=4, episodes_sensitivity=4, max_new_tokens=6,
             temperatures=(0.0, 1.0), attempts_grid=(1, 3),

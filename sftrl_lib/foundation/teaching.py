@@ -60,7 +60,7 @@ def provide(profile: Profile, name: str) -> None:
     check_model(TAUGHT[name].base)
     work = paths.build("foundation")
     work.mkdir(parents=True, exist_ok=True)
-    with (work / f".{name}.lock").open("a") as lock:
+    with (work / f".{name}.lock").open("a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_there(name):
             teach(TAUGHT[name], profile.device, profile.micro_batch_tokens, profile.gradient_checkpointing)

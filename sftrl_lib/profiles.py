@@ -176,15 +176,15 @@ _HABIT = (HABIT,) if paths.named_model("gp-l-habit-30") and paths.named_model("g
 _GP_L = Study(
     task=TASKS["gp-l"],
     foundation="gp-l",
-    fork_flops=5e12,
+    fork_flops=1e13,  # this, both branches' rates and RL's ratio: chosen by the search, see results/search
     init_lr=1e-3,
-    sft=SFTConfig(lr=2e-3),  # both branches' rates and RL's ratio: chosen by the search, results/search
+    sft=SFTConfig(lr=2e-3),
     ppo=PPOConfig(lr=2e-4, ratio="sequence"),
     experiments=(MAIN, ATTEMPTS, NO_INIT, SUBOPTIMAL, SENSITIVITY, *_again("gp-l-1")),
-    # RL plays 35 updates of 128 hands, and solves about half of them.
+    # RL plays some 70 updates of 128 hands, and solves about half of them.
     controls=(
-        RULE_GRID, FAKE, RULE_PANEL, RULE_GRID_INIT, SFT_DENSE, WORDINGS, DFT, GRPO, rejection(4_480, 2_200), PASS_AT_K,
-        KL_SFT, lora(2e-4, 2e-3), DIVERSITY, STRICT, STRICT_ATTEMPTS, dose(5e12), *_HABIT,
+        RULE_GRID, FAKE, RULE_PANEL, RULE_GRID_INIT, SFT_DENSE, WORDINGS, DFT, GRPO, rejection(8_960, 4_400), PASS_AT_K,
+        KL_SFT, lora(2e-4, 2e-3), DIVERSITY, STRICT, STRICT_ATTEMPTS, dose(1e13), *_HABIT,
     ),
 )  # fmt: skip
 _VIRL_L = Study(
@@ -310,6 +310,7 @@ HEADLINE = Profile(
     studies=(
         replace(
             _GP_L,
+            fork_flops=5e12,
             checkpoints=3,
             experiments=(MAIN,),
             evaluation=replace(_GP_L.evaluation, episodes_end=500, episodes_curve=100, episodes_greedy=100),
@@ -317,6 +318,9 @@ HEADLINE = Profile(
     ),
     device="cpu",
 )
+
+
+_EARLIER_FLOPS = {"gp-l": 5e12, "virl-l": 1e13, "gp-vl": 1.2e13, "virl-vl": 1.5e13}
 
 
 def _searched(study: Study) -> Study:
@@ -327,13 +331,15 @@ def _searched(study: Study) -> Study:
     main = replace(MAIN, splits=SEARCH_RATES.splits, paper_end=False)
     searches = SEARCHES if study.task.modality == "text" else (SEARCH_RATES,)
     ratio = "token" if study.task.modality == "text" else study.ppo.ratio  # of the same game's text task
+    fork_flops = _EARLIER_FLOPS[study.task.key]
     return replace(
         study,
+        fork_flops=fork_flops,
         checkpoints=1,
         init_lr=None,
         sft=replace(study.sft, lr=SFTConfig.lr),
         ppo=replace(study.ppo, lr=PPOConfig.lr, ratio=ratio),
-        experiments=(main, *(with_ratio(e, ratio) for e in searches), search_budget(study.fork_flops, study.sft.lr)),
+        experiments=(main, *(with_ratio(e, ratio) for e in searches), search_budget(fork_flops, study.sft.lr)),
         evaluation=replace(study.evaluation, episodes_greedy=16),
     )
 

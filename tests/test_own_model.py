@@ -124,13 +124,13 @@ def test_pictures_stay_for_a_model_that_takes_them(base, vision_folder):
 
 def test_the_budget_grows_with_the_parameters_and_answers_with_the_tokens(base, tmp_path):
     """Sized for a shipped model; every place that holds a budget or a length follows."""
-    laptop = replace(LAPTOP, name="base", studies=(replace(LAPTOP.study("gp-l"), controls=(dose(5e12),)),))
+    laptop = replace(LAPTOP, name="base", studies=(replace(LAPTOP.study("gp-l"), controls=(dose(LAPTOP.study("gp-l").fork_flops),)),))
     PROFILES["base"] = laptop
     profile = prepare(laptop, made(tmp_path / "llama", "llama"))
     record = json.loads(own_model.record_of(profile.name).read_text())
     shipped = json.loads((paths.SHIPPED / "gp-l" / "record.json").read_text())["parameters"]
     [study] = profile.studies
-    assert study.fork_flops == pytest.approx(5e12 * record["parameters"] / shipped, rel=0.01)
+    assert study.fork_flops == pytest.approx(laptop.studies[0].fork_flops * record["parameters"] / shipped, rel=0.01)
     doses = [setting["fork_flops"] for setting in study.controls[0].arms[0].settings]
     assert doses[-1] == pytest.approx(3 * study.fork_flops, rel=0.02)
     assert study.sft == laptop.studies[0].sft and study.ppo.lr == laptop.studies[0].ppo.lr

@@ -192,8 +192,9 @@ _VIRL_L = Study(
     foundation="virl-l",
     fork_flops=1e13,
     init_steps=48,
-    sft=SFTConfig(batch_size=16, group_by_length=True),
-    ppo=PPOConfig(episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2),
+    init_lr=1e-3,
+    sft=SFTConfig(lr=3e-4, batch_size=16, group_by_length=True),  # both branches' rates: chosen by the search
+    ppo=PPOConfig(lr=6e-4, episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2),
     more=(RejectionConfig(batch_size=16, group_by_length=True, attempts=2, max_new_tokens=64),),
     controls=(SFT_DENSE, DFT, GRPO, rejection(1_344)),
     evaluation=EvaluationConfig(
@@ -218,7 +219,9 @@ _VIRL_VL = replace(
     task=TASKS["virl-vl"],
     foundation="virl-vl",
     fork_flops=1.5e13,
-    sft=replace(_VIRL_L.sft, examples=5_000),
+    init_lr=None,
+    sft=replace(_VIRL_L.sft, lr=1e-3, examples=5_000),  # not searched yet
+    ppo=replace(_VIRL_L.ppo, lr=3e-4),
     experiments=(MAIN, OVERFITTED),
     controls=(
         replace(PICTURES_DROPPED, arms=(Arm("sft", tuple({"pictures": "dropped", "lr": lr} for lr in (3e-4, 1e-3))),)),
@@ -371,6 +374,7 @@ _SMOLLM2_VIRL_L = replace(
     fork_flops=3e15,  # RL: about 12 updates of 32 routes; SFT: 400 steps of 16
     init_steps=40,
     checkpoints=3,
+    init_lr=None,
     sft=replace(_VIRL_L.sft, lr=1e-4),
     ppo=replace(_VIRL_L.ppo, lr=3e-5, value_lr=1e-3, max_new_tokens=80),
     evaluation=replace(_VIRL_L.evaluation, episodes_end=128, episodes_curve=64, episodes_greedy=64, max_new_tokens=80),

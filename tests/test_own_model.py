@@ -124,7 +124,8 @@ def test_pictures_stay_for_a_model_that_takes_them(base, vision_folder):
 
 def test_the_budget_grows_with_the_parameters_and_answers_with_the_tokens(base, tmp_path):
     """Sized for a shipped model; every place that holds a budget or a length follows."""
-    laptop = replace(LAPTOP, name="base", studies=(replace(LAPTOP.study("gp-l"), controls=(dose(LAPTOP.study("gp-l").fork_flops),)),))
+    gp_l = LAPTOP.study("gp-l")
+    laptop = replace(LAPTOP, name="base", studies=(replace(gp_l, controls=(dose(gp_l.fork_flops),)),))
     PROFILES["base"] = laptop
     profile = prepare(laptop, made(tmp_path / "llama", "llama"))
     record = json.loads(own_model.record_of(profile.name).read_text())

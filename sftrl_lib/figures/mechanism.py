@@ -37,9 +37,11 @@ from .style import (
 def mechanism(tables: Tables, smooth: bool = False) -> Drawing:
     """Answers under the new rule: by the stated rule (above, with ID dashed) and by the training rule (below)."""
     parts = [(task, _rows(tables, task)) for task in TASKS.values() if task.words.stated and task.words.trained]
-    parts = [(task, rows) for task, rows in parts if branches_in(rows)]
+    parts = [(task, rows) for task, rows in parts if branches_in(select(rows, split="rule_ood"))]
     if not parts:
-        raise NothingToDraw("it needs 'main' rows of the metric numbers, recognition, legal_action or training_rule")
+        raise NothingToDraw(
+            "it needs 'main' rows of the metric numbers, recognition, legal_action or training_rule, split rule_ood"
+        )
     rows = pd.concat([part for _, part in parts])
     title = "The mechanism · Which rule do answers follow when the prompt states a new one?"
     remarks = dict.fromkeys(task.words.remark for task, _ in parts)

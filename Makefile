@@ -111,7 +111,7 @@ book: env ## build the browsable book of PROFILE: notebooks, figures, reports, A
 test: lint ## lint, unit tests, and every notebook at its smoke defaults
 	@$(PY) -m pytest tests -n 2 --dist loadfile
 	@rm -rf build/test
-	@export SFTRL_HOME="$$PWD/build/test"; exec $(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+	@export SFTRL_HOME="$$PWD/build/test"; exec $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 
 lint: env ## ruff
 	@$(PY) -m ruff check .

@@ -186,12 +186,15 @@ def with_ratio(search: Experiment, ratio: str) -> Experiment:
     return replace(search, arms=(replace(rl, settings=tuple({**s, "ratio": ratio} for s in rl.settings)), sft))
 
 
-def search_budget(fork_flops: float, lr: float = 1e-3) -> Experiment:
+SEARCHED_AT = 1e-3  # SFT's rate where a searched setting names none
+
+
+def search_budget(fork_flops: float, lr: float = SEARCHED_AT) -> Experiment:
     """SFT with once, twice and four times the compute: from which on is its curve in distribution flat?
 
     A rate is named only if it is another one than the rest of the search has.
     """
-    rate = {} if lr == 1e-3 else {"lr": lr}
+    rate = {} if lr == SEARCHED_AT else {"lr": lr}
     settings = tuple({**rate, "fork_flops": times * fork_flops} for times in (1, 2, 4))
     arms = (Arm("sft", settings, checkpoints=4),)
     return Experiment("search_budget", "search", arms, splits=CHOSEN_ON, all_seeds=True)

@@ -47,7 +47,7 @@ def perform(job: Job) -> None:
     elif "seed" not in given:
         for kind in study.task.kinds:
             demonstrations(profile, study, kind)
-    elif "method" not in given and job.notebook.startswith("06_"):
+    elif job.notebook.startswith("06_"):
         for run in main_ends(profile, study, given["seed"]):
             train(run)
         evaluate_sensitivity(profile, given["task"], given["seed"])

@@ -30,6 +30,7 @@ from . import doctor, fingerprint, paths
 from .files import check_seal, reason, sha256, write_atomically
 
 UNKNOWN = "unknown"
+FINISHED = "finished"  # the file that marks a finished run, and says on which machine and by which code it was finished
 CODE = ("sftrl_lib", "notebooks", "requirements.lock", "Makefile")  # clean: these are as committed
 PACKAGES = ("torch", "transformers", "trl", "numpy", "matplotlib")
 ORIGIN = ("commit", "clean", "library", "lock", "machine", "versions")
@@ -158,7 +159,7 @@ def runs(profile: str) -> dict[str, dict[str, Any]]:
 def _trained_by(profile: str, run: str) -> dict[str, Any]:
     """The origin of a training and the device that it ran on, as `training.fork` notes it; {} if it did not."""
     try:
-        noted = json.loads((paths.run_folder(profile, run) / "finished").read_text(encoding="utf-8"))
+        noted = json.loads((paths.run_folder(profile, run) / FINISHED).read_text(encoding="utf-8"))
         return {key: str(noted[key]) if key != "clean" else noted[key] for key in (*ORIGIN, "device")}
     except (OSError, ValueError, KeyError, TypeError):  # of an earlier version, or not finished
         return {}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import fingerprint, paths, tables
-from ..experiments import CHOSEN_ON, parse_setting
+from ..experiments import CHOSEN_ON, SEARCHED_AT, parse_setting
 from ..files import reason, write_atomically
 from ..tasks import task_of
 
@@ -65,13 +65,14 @@ def flat_from(metrics: pd.DataFrame, rates: Mapping[str, float] = {}) -> pd.Data
     """For every task the least compute with which SFT's curve in distribution is flat, else the most that was tried.
 
     Flat: success under the training rule rises by less than `FLAT` from three quarters of the compute to the end, in
-    the mean over the seeds. Of a task in `rates` only runs at that rate count; those that name none were at 1e-3.
+    the mean over the seeds. Of a task in `rates` only runs at that rate count, without a name `SEARCHED_AT`.
     """
     rows = tables.along(tables.select(metrics, experiment="search_budget", split="id", metric="success"))
     chosen: dict[str, list] = {}
     for (name, modality, setting), here in rows.groupby(["task", "modality", "setting"]):
         task, tried = task_of(name, modality).label, parse_setting(setting)
-        if tried.get("lr", 1e-3) != rates.get(task, tried.get("lr", 1e-3)):
+        rate = tried.get("lr", SEARCHED_AT)
+        if rate != rates.get(task, rate):
             continue
         curve = here.groupby(here.groupby("seed")["step"].rank(method="dense"))["value"].mean()
         compute = tried["fork_flops"]

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ..files import check_seal, reason
+from ..provenance import FINISHED
 from ..runs import Run
 from ..tables import TableError
 
@@ -23,7 +24,7 @@ def training_log(run: Run) -> pd.DataFrame:
         check_seal(run.folder, path.name)
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        finished = run.folder / "finished"
+        finished = run.folder / FINISHED
         raise TableError(
             f"{path} is damaged ({reason(error)}); remove {finished} and run the same command again, which writes it."
         ) from error

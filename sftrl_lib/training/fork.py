@@ -20,6 +20,7 @@ from ..foundation.teaching import provide
 from ..methods import INIT
 from ..models.policy import Policy, check_model, load_policy
 from ..profiles import Profile, Study
+from ..provenance import FINISHED
 from ..runs import DATA_SEED, Run, data_folder, data_identity
 from . import sft
 from .branch import Branch
@@ -28,8 +29,6 @@ from .data import make_dataset
 from .processes import Processes
 from .snapshots import Snapshot, snapshots, snapshots_of, write_snapshot
 from .tracking import chosen
-
-FINISHED = "finished"  # the file that marks a finished run, and says on which machine and by which code it was finished
 
 
 def demonstrations(profile: Profile, study: Study, kind: str = "expert", examples: int | None = None) -> Dataset:

@@ -21,7 +21,6 @@ from typing import Any
 from PIL import Image
 
 from . import paths
-from .execution import shorter
 from .files import write_atomically
 from .profiles import get_profile
 
@@ -155,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 2
     for path in written:
-        print(f"written  {shorter(path)} ({path.stat().st_size / 1e3:,.0f} kB)")
+        print(f"written  {paths.shorter(path)} ({path.stat().st_size / 1e3:,.0f} kB)")
     return 0
 
 

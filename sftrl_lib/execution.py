@@ -8,23 +8,21 @@ name and gets its own only when its last cell has run, and a failed one is kept 
 from __future__ import annotations
 
 import ast
-import errno
 import fcntl
 import json
 import logging
-import math
 import os
-import re
 import resource
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from . import doctor, fingerprint, paths, provenance, remaining
+from . import doctor, paths, provenance, remaining
+from .disks import disk_problem
 from .jobs import Job, identity, keep, target
+from .progress import say
+from .timings import note_time, summary, timings
 
 # papermill imports jsonschema, which would spend two seconds per job on compiling a grammar that no notebook needs.
 sys.modules.setdefault("rfc3987_syntax", None)
@@ -34,20 +32,6 @@ MEMORY_PER_JOB = 3.0  # GB that one job may need at its peak (2.8 measured, lapt
 # Sums of floats depend on how they are split, so a job computes on as many threads however many jobs run.
 THREADS = 1
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_ELSEWHERE = "set SFTRL_HOME to a folder on another disk"
-_CURES = {  # what to do about an error of a disk
-    errno.ENOSPC: f"free some space there, or {_ELSEWHERE}",
-    errno.EDQUOT: f"delete files of yours there, or {_ELSEWHERE}",
-    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), or {_ELSEWHERE}",
-    errno.EROFS: f"make it writable, or {_ELSEWHERE}",
-    errno.EIO: f"have the disk checked, or {_ELSEWHERE}",
-}
-_CURES_OF_PATHS = {  # the same errors without a path may be of something else
-    errno.EACCES: "change its owner or mode, or set SFTRL_HOME to a folder of yours",
-    errno.EPERM: "change its owner or mode, or set SFTRL_HOME to a folder of yours",
-    errno.ENOTDIR: "move the file that stands where a folder belongs",
-    errno.EEXIST: "move the file that stands where a folder belongs",
-}
 
 
 class RunFailed(RuntimeError):
@@ -72,22 +56,6 @@ def parse_threads(text: str | None) -> int:
     if not (word.isascii() and word.isdigit() and 1 <= int(word[:6]) <= 1024):
         raise ValueError(f"THREADS={text!r} is no number of threads; use a whole number from 1, as in THREADS=2.")
     return int(word)
-
-
-def disk_problem(error: OSError | str) -> str | None:
-    """A sentence with the path and the cure, if a disk is full, read-only or denied (or text says so); None if not."""
-    text = str(error)
-    quoted = re.search(r"""(?:: | at path )(['"])(/.*?)\1(?: -> |$)""", text, re.MULTILINE)
-    place = Path(quoted[2]) if quoted else None
-    if place and place.name.startswith("."):  # what is written first goes by a hidden name
-        place = place.parent
-    for code, cure in (_CURES | (_CURES_OF_PATHS if place else {})).items():
-        told = re.search(rf"\[[Ee]rrno {code}\]|\(os error {code}\)", text)
-        told = told or (code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) and os.strerror(code) in text)
-        told = told or (code == errno.ENOSPC and re.fullmatch(r"\d+ requested and \d+ written", text))  # NumPy
-        if told:
-            return f"{place or paths.HOME}: {os.strerror(code).lower()}; {cure}, and run the same command again."
-    return None
 
 
 def check_parameters(job: Job) -> None:
@@ -151,7 +119,7 @@ def execute(
     if failure:
         raise failure
     far = f"; {remaining.words(profile, chosen, timings(profile), side_by_side())}" if chosen else ""
-    _say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak{far}")
+    say(f"{job.name} done in {_clock(record['seconds'])}, {record['peak_rss_mb']:,} MB at its peak{far}")
     return target(profile, job.name)
 
 
@@ -169,26 +137,15 @@ def _to_target(job: Job, profile: str) -> RunFailed | None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunFailed(f"{job.name} is being executed by another process; wait for it.") from None
-        _say(f"{job.name} starts")
+        say(f"{job.name} starts")
         failure = _papermill(job, partial)
         if failure:
             os.replace(partial, failed)
-            return RunFailed(f"{failure}\n  what it did until then: {shorter(failed)}", failure.code)
+            return RunFailed(f"{failure}\n  what it did until then: {paths.shorter(failed)}", failure.code)
         keep(partial, made_with, done)
         failed.unlink(missing_ok=True)
         partial.unlink()
     return None
-
-
-def note_time(record: dict, profile: str) -> None:
-    """Append a record (see `timings`); a disk that does not take it is no reason for a run to fail."""
-    try:
-        with open(paths.build(profile) / "timings.jsonl", "ab+") as log:
-            log.seek(max(0, log.tell() - 1))
-            cut = log.read() not in (b"", b"\n")  # a machine that lost power left half a line
-            log.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
-    except OSError as error:
-        _say(f"The time of {record['run']} is not recorded: {disk_problem(error) or _one_line(error)}")
 
 
 def _papermill(job: Job, output: Path) -> RunFailed | None:
@@ -259,54 +216,6 @@ def _peak_memory() -> float:
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
 
 
-def timings(profile: str) -> list[dict]:
-    """The last execution of each run: run, ok, started (epoch), seconds, peak_rss_mb, threads, and its `origin`."""
-    path, last = paths.build(profile) / "timings.jsonl", {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:  # a machine that loses power leaves half a line
-            continue
-        if _is_timing(record):
-            last[record["run"]] = record
-    return list(last.values())
-
-
-def _is_timing(record: Any) -> bool:
-    if not isinstance(record, dict) or not isinstance(record.get("run"), str) or "library" not in record:
-        return False
-    numbers = [record.get(name) for name in ("started", "seconds", "peak_rss_mb")]
-    return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
-
-
-def summary(profile: str) -> dict:
-    """What the runs of a profile took.
-
-    Returns runs, wall_seconds (time in which at least one was running), run_seconds (added up), longest (its
-    name), longest_seconds, peak_rss_mb (the largest run), older (runs made by other library code than there is now).
-    Raises ValueError if nothing has run.
-    """
-    records = [record for record in timings(profile) if not record["run"].startswith("grid-")]
-    if not records:
-        raise ValueError(f"No run of the profile {profile!r} has finished; there is nothing to summarise.")
-    wall, reached = 0.0, float("-inf")
-    for record in sorted(records, key=lambda record: record["started"]):
-        ended = record["started"] + record["seconds"]
-        wall += max(0.0, ended - max(reached, record["started"]))
-        reached = max(reached, ended)
-    longest, version = max(records, key=lambda record: record["seconds"]), fingerprint.library()
-    return {
-        "runs": len(records),
-        "wall_seconds": round(wall, 1),
-        "run_seconds": round(sum(record["seconds"] for record in records), 1),
-        "longest": longest["run"],
-        "longest_seconds": longest["seconds"],
-        "peak_rss_mb": max(record["peak_rss_mb"] for record in records),
-        "older": sum(record["library"] != version for record in records),
-    }
-
-
 def report(profile: str) -> str:
     """A few lines for the end of `make reproduce`: what it took and where everything is."""
     if not timings(profile):
@@ -316,9 +225,9 @@ def report(profile: str) -> str:
         f"{total['runs']} notebooks in {_clock(total['wall_seconds'])}"
         f" ({_clock(total['run_seconds'])} added up, at most {_clock(total['longest_seconds'])} for one).",
         f"Peak memory {total['peak_rss_mb']:,} MB for one.",
-        f"  figures             {shorter(paths.figures(profile))}",
-        f"  tables and claims   {shorter(paths.results(profile))}",
-        f"  executed notebooks  {shorter(paths.build(profile))}",
+        f"  figures             {paths.shorter(paths.figures(profile))}",
+        f"  tables and claims   {paths.shorter(paths.results(profile))}",
+        f"  executed notebooks  {paths.shorter(paths.build(profile))}",
     ]
     if total["older"]:
         lines.append(
@@ -333,11 +242,6 @@ def report(profile: str) -> str:
     return "\n".join(lines)
 
 
-def shorter(path: Path) -> Path:
-    """The path relative to the checkout, if it lies in it."""
-    return path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
-
-
 def _clock(seconds: float) -> str:
     minutes = round(seconds) // 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes} min {round(seconds) % 60:02} s"
@@ -347,8 +251,3 @@ def _one_line(message: object) -> str:
     return (str(message).strip().splitlines() or ["(no message)"])[0]
 
 
-def _say(text: str) -> None:
-    try:
-        print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
-    except OSError:  # stdout was closed (`make reproduce | head`) or is on a full disk; keep running
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 from . import paths, provenance
 from .configs import check_number, check_whole
-from .execution import note_time
 from .jobs import Job
+from .timings import note_time
 
 Perform = Callable[[Job], None]
 _POLL = 1.0  # seconds between two looks at what submitit has written

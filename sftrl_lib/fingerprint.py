@@ -93,7 +93,7 @@ def library() -> str:
     Runs are not made again for it; `pipeline report` says how many were made by other code.
     """
     aside = {"figures", "claims", "play", "doctor.py", "published.py", "pipeline.py", "jobs.py", "execution.py"}
-    aside |= {"provenance.py", "progress.py", "shown.py"}
+    aside |= {"provenance.py", "progress.py", "shown.py", "timings.py", "disks.py"}
     modules = (p for p in sorted(paths.PACKAGE.rglob("*.py")) if p.relative_to(paths.PACKAGE).parts[0] not in aside)
     return digest([_code(path) for path in modules])
 

@@ -16,21 +16,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 
 from .execution import parse_threads, side_by_side
 from .executors import Executor, Forks, Ray, Resources, Submitit
 from .jobs import Job, find, jobs, parse_experiments, parse_seeds, parse_tasks
 from .own_model import prepare
 from .profiles import get_profile
+from .progress import say
 from .runs import Run
 
 EXECUTORS = ("local", "submitit", "ray")
-
-
-def is_run(job: Job) -> bool:
-    """Whether a job makes data or a model, trains or tests; the others only show what there is."""
-    return "seed" in job.parameters or job.notebook.startswith(("02_", "03_"))
 
 
 def perform(job: Job) -> None:
@@ -42,12 +37,12 @@ def perform(job: Job) -> None:
     given = job.parameters
     profile = get_profile(given["profile"])
     study = profile.study(given["task"])
-    if job.notebook.startswith("02_"):
+    if job.computes == "foundation":
         provide(profile, study.foundation)
-    elif "seed" not in given:
+    elif job.computes == "data":
         for kind in study.task.kinds:
             demonstrations(profile, study, kind)
-    elif job.notebook.startswith("06_"):
+    elif job.computes == "sensitivity":
         for run in main_ends(profile, study, given["seed"]):
             train(run)
         evaluate_sensitivity(profile, given["task"], given["seed"])
@@ -77,9 +72,9 @@ def work(executor: Executor, chosen: Sequence[Job], workers: int, deadline: floa
     At most `workers` at a time. A run that needs a failed one is not begun. At the `deadline` (seconds since the epoch)
     workers are stopped where they are; what they have saved is kept, and the next call goes on from there.
     """
-    waiting = {job.name: job for job in chosen if is_run(job)}
+    waiting = {job.name: job for job in chosen if job.computes}
     runs, failed = set(waiting), []
-    done = {job.name for job in chosen if not is_run(job)}
+    done = {job.name for job in chosen if not job.computes}
     running: list[tuple[Job, object]] = []
     while (waiting or running) and not (deadline and time.time() >= deadline):
         for job in [job for job in waiting.values() if set(job.needs) <= done][: workers - len(running)]:
@@ -92,15 +87,11 @@ def work(executor: Executor, chosen: Sequence[Job], workers: int, deadline: floa
             [job] = [job for job, its_handle in running if its_handle is handle]
             running.remove((job, handle))
             (done.add if succeeded else failed.append)(job.name)
-            _say(f"{len(done & runs)} of {len(runs)}  {job.name} {'is done' if succeeded else 'FAILED; see its log'}")
+            say(f"{len(done & runs)} of {len(runs)}  {job.name} {'is done' if succeeded else 'FAILED; see its log'}")
     for job, handle in running:
         executor.stop(handle)
-        _say(f"{job.name} is stopped where it is")
+        say(f"{job.name} is stopped where it is")
     return [*failed, *(job.name for job, _ in running), *waiting]
-
-
-def _say(text: str) -> None:
-    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

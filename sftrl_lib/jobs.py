@@ -39,6 +39,7 @@ class Job:
     parameters: dict  # what papermill injects
     needs: tuple[str, ...] = ()  # names of the jobs that come first
     depends: Identity = field(default_factory=dict)  # what it depends on besides its notebook and its parameters
+    computes: str = ""  # data, foundation, run or sensitivity, which `grid` does without it; "": it shows what there is
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...]:
@@ -132,7 +133,7 @@ def _preparation(profile: Profile, studies: tuple[Study, ...]) -> Iterator[Job]:
     """What comes before any training: demonstrations, and the notebooks that introduce the tasks and models."""
     for study in studies:
         data = {kind: data_identity(study, kind) for kind in study.task.kinds}
-        yield _of_study(profile, study, "03_expert_data", data)
+        yield _of_study(profile, study, "03_expert_data", data, "data")
     yield Job("00_start_here", "00_start_here.ipynb", {"profile": profile.name}, depends=fingerprint.plain(profile))
     for name in dict.fromkeys(study.task.notebook for study in studies if study.task.notebook):
         yield Job(name, f"{name}.ipynb", {})
@@ -140,12 +141,13 @@ def _preparation(profile: Profile, studies: tuple[Study, ...]) -> Iterator[Job]:
         if not paths.shipped(study.foundation) and study.foundation not in taught.TAUGHT:
             continue  # the notebook shows how a model was made, or teaches it, and this one came as it is
         model = {"foundation": taught.identity(study.foundation)}
-        yield _of_study(profile, study, "02_foundation", model | test_settings(study, "", tuple(study.task.splits)))
+        model |= test_settings(study, "", tuple(study.task.splits))
+        yield _of_study(profile, study, "02_foundation", model, "foundation")
 
 
-def _of_study(profile: Profile, study: Study, notebook: str, depends: Identity) -> Job:
+def _of_study(profile: Profile, study: Study, notebook: str, depends: Identity, computes: str) -> Job:
     parameters = {"profile": profile.name, "task": study.task.key}
-    return Job(f"{notebook}-{study.task.key}", f"{notebook}.ipynb", parameters, depends=depends)
+    return Job(f"{notebook}-{study.task.key}", f"{notebook}.ipynb", parameters, depends=depends, computes=computes)
 
 
 def _needs_at_first(run: Run) -> list[str]:
@@ -162,7 +164,7 @@ def _init(run: Run) -> Job:
     needs = _needs_at_first(run)
     if run.trained_as is not run:
         needs.append(f"04_init-{run.trained_as.name}")
-    return Job(f"04_init-{run.name}", "04_init.ipynb", parameters, tuple(needs), depends)
+    return Job(f"04_init-{run.name}", "04_init.ipynb", parameters, tuple(needs), depends, "run")
 
 
 def _train(run: Run) -> Job:
@@ -183,7 +185,7 @@ def _train(run: Run) -> Job:
         start = start.start
     needs = needs or _needs_at_first(run)
     depends, notebook = {"training": run.identity, "tests": run.tests_identity}, run.experiment.notebook
-    return Job(f"{notebook}-{run.name}", f"{notebook}.ipynb", parameters, tuple(needs), depends)
+    return Job(f"{notebook}-{run.name}", f"{notebook}.ipynb", parameters, tuple(needs), depends, "run")
 
 
 def _experiment(profile: Profile, study: Study, experiment: Experiment, seed: int, beside_main: bool) -> list[Job]:
@@ -198,7 +200,8 @@ def _experiment(profile: Profile, study: Study, experiment: Experiment, seed: in
     depends = {run.method_name: run.identity for run in ends} | test_settings(study, experiment.name, splits)
     parameters = {"profile": profile.name, "task": study.task.key, "seed": seed}
     name = f"{experiment.notebook}-{study.task.key}-s{seed}"
-    return [Job(name, f"{experiment.notebook}.ipynb", parameters, tuple(_train(run).name for run in ends), depends)]
+    needs = tuple(_train(run).name for run in ends)
+    return [Job(name, f"{experiment.notebook}.ipynb", parameters, needs, depends, "sensitivity")]
 
 
 def find(name: str, known: list[Job]) -> Job:

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import paths
-from .experiments import Arm, Experiment
-from .files import reason, write_atomically
+from .files import write_atomically
 from .foundation.taught import TAUGHT
 from .profiles import PROFILES, Profile, Study
+from .profiles.with_model import OwnModel, find, record_of, rounded
 from .runs import DATA_SEED
 from .task import Task
 
@@ -33,17 +33,6 @@ if TYPE_CHECKING:
     from .models.policy import Policy
 
 EXAMPLES = 100  # demonstrations of which the longest prompt and answer are measured
-
-
-@dataclass(frozen=True)
-class OwnModel:
-    """What ``model.json`` holds."""
-
-    profile: str  # in which it takes the foundation models' place
-    model: str  # a folder, a hub name, or a model by name
-    parameters: int
-    studies: dict[str, dict[str, float]]  # task -> its `fork_flops` and `max_new_tokens`
-    left_out: dict[str, str]  # task -> why
 
 
 def name_of(profile: str, model: str) -> str:
@@ -59,63 +48,6 @@ def _source(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
-def record_of(name: str) -> Path:
-    """Where what is known of the model is kept."""
-    return paths.results(name) / "model.json"
-
-
-def find(name: str) -> Profile | None:
-    """The profile of that name with a model of one's own; None if there is none. Raises ValueError if it is damaged."""
-    path = record_of(name)
-    if not path.is_file():
-        return None
-    try:
-        own = OwnModel(**json.loads(path.read_text(encoding="utf-8")))
-        return with_model(PROFILES[own.profile], own, name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({reason(error)}); remove it and give MODEL= again.") from error
-
-
-def with_model(profile: Profile, own: OwnModel, name: str) -> Profile:
-    """`profile` with `own` as the foundation model of all of its studies but those that are left out."""
-    studies = tuple(_study(study, own) for study in profile.studies if study.task.key in own.studies)
-    return replace(profile, name=name, studies=studies)
-
-
-def _study(study: Study, own: OwnModel) -> Study:
-    numbers = own.studies[study.task.key]
-    longest, times = int(numbers["max_new_tokens"]), numbers["fork_flops"] / study.fork_flops
-
-    def longer(config: Any) -> Any:
-        return replace(config, max_new_tokens=longest) if hasattr(config, "max_new_tokens") else config
-
-    def kept(experiments: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
-        return tuple(_scaled(e, times) for e in experiments if not any("foundation" in arm.varied for arm in e.arms))
-
-    return replace(
-        study,
-        foundation=own.model,
-        fork_flops=numbers["fork_flops"],
-        ppo=longer(study.ppo),
-        more=tuple(map(longer, study.more)),
-        evaluation=longer(study.evaluation),
-        experiments=kept(study.experiments),
-        controls=kept(study.controls),
-    )
-
-
-def _scaled(experiment: Experiment, times: float) -> Experiment:
-    """An experiment that varies the compute of the fork, with `times` as much of it."""
-
-    def arm(one: Arm) -> Arm:
-        if "fork_flops" not in one.varied:
-            return one
-        more = tuple({**setting, "fork_flops": _rounded(setting["fork_flops"] * times)} for setting in one.settings)
-        return replace(one, settings=more)
-
-    return replace(experiment, arms=tuple(map(arm, experiment.arms)))
-
-
 def prepare(profile: Profile, model: str) -> Profile:
     """The profile with `model`, which is loaded and measured the first time. Says which tasks are left out, and why.
 
@@ -125,13 +57,13 @@ def prepare(profile: Profile, model: str) -> Profile:
     source = _source(model)
     name = name_of(profile.name, source)
     path = record_of(name)
-    made = find(name)
+    made = find(name, PROFILES)
     if made is None:
         own = _measured(profile, source)
         if not own.studies:
             raise ValueError(f"MODEL={model!r} fits no task of {profile.name}: {_told(own.left_out)}.")
         write_atomically(path, json.dumps(asdict(own), indent=1) + "\n")
-        made = find(name)
+        made = find(name, PROFILES)
     own = OwnModel(**json.loads(path.read_text(encoding="utf-8")))
     if own.model != source:
         raise ValueError(
@@ -163,7 +95,7 @@ def _measured(profile: Profile, source: str) -> OwnModel:
             left_out[study.task.label] = f"a chat takes {needed:,} tokens and the model's context is {context:,}"
             continue
         times = policy.parameters_count / (_parameters(study.foundation) or policy.parameters_count)
-        numbers = {"fork_flops": _rounded(study.fork_flops * times), "max_new_tokens": longest}
+        numbers = {"fork_flops": rounded(study.fork_flops * times), "max_new_tokens": longest}
         studies[study.task.key] = numbers
     return OwnModel(profile.name, source, policy.parameters_count, studies, left_out)
 
@@ -202,7 +134,3 @@ def _parameters(foundation: str) -> int | None:
     if (record := folder / "record.json").is_file():
         return json.loads(record.read_text(encoding="utf-8"))["parameters"]
     return (folder / "model.safetensors").stat().st_size // 4
-
-
-def _rounded(flops: float) -> float:
-    return float(f"{flops:.3g}")

@@ -103,6 +103,11 @@ def figures(profile: str) -> Path:
     return _named(HOME / "figures", profile)
 
 
+def shorter(path: Path) -> Path:
+    """The path relative to the checkout, if it lies in it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def bring(profile: str) -> None:
     """Copy the results and figures that came with the checkout to where all is written, if there are none (SFTRL_HOME).
 

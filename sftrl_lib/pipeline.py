@@ -25,7 +25,8 @@ import time
 from pathlib import Path
 
 from . import paths
-from .execution import THREADS, RunFailed, check_parameters, disk_problem, execute, parse_threads, report, side_by_side
+from .disks import disk_problem
+from .execution import THREADS, RunFailed, check_parameters, execute, parse_threads, report, side_by_side
 from .files import write_atomically
 from .jobs import (
     Job,

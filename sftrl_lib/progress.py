@@ -1,6 +1,10 @@
-"""One style of progress bars, in notebooks and in a shell; and no bars of other libraries beside them."""
+"""One style of progress bars and messages, in notebooks and in a shell; and no bars of other libraries beside them."""
 
 from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
 
 from tqdm.auto import tqdm
 
@@ -17,3 +21,11 @@ def quiet() -> None:
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
+
+
+def say(text: str) -> None:
+    """Print a line with the time of day."""
+    try:
+        print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+    except OSError:  # stdout was closed (`make reproduce | head`) or is on a full disk; keep running
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,6 +28,7 @@ import pandas as pd
 
 from . import doctor, fingerprint, paths
 from .files import check_seal, reason, sha256, write_atomically
+from .timings import timings
 
 UNKNOWN = "unknown"
 FINISHED = "finished"  # the file that marks a finished run, and says on which machine and by which code it was finished
@@ -136,8 +137,6 @@ def files(profile: str) -> dict[str, dict[str, Any]]:
 
 def runs(profile: str) -> dict[str, dict[str, Any]]:
     """Every run in build, as the manifest has them; one that trains nothing is called like its notebook."""
-    from .execution import timings  # which records `origin`, so it imports this module
-
     found: dict[str, dict] = {path.name: {} for path in paths.build(profile).glob("runs/[!.]*") if path.is_dir()}
     for record in timings(profile):
         run = record["run"].partition("-")[2]  # without the notebook's name

@@ -22,7 +22,7 @@ def module_name(path):
 MODULES = {module_name(path): path for path in sorted(paths.PACKAGE.rglob("*.py"))}
 
 
-def imported(module, in_functions=True):
+def imported(module):
     """The modules that a module imports: ours and others', those of type checkers left out."""
     package = module.split(".") if MODULES[module].stem == "__init__" else module.split(".")[:-1]
     found, nodes = set(), [ast.parse(MODULES[module].read_text(encoding="utf-8"))]
@@ -37,14 +37,14 @@ def imported(module, in_functions=True):
             found |= {name if name in MODULES else base for name in inside}
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             nodes += node.orelse
-        elif in_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        else:
             nodes += ast.iter_child_nodes(node)
     return found
 
 
-def loaded(module):
-    """What of ours loading a module loads: what it names, and the packages around that, but for those around itself."""
-    named = imported(module, False) & MODULES.keys()
+def needed(module):
+    """What of ours a module needs, at once or in a function: what it names, and the packages around that."""
+    named = imported(module) & MODULES.keys()
     around = {name[:dot] for name in named for dot, letter in enumerate(name) if letter == "."}
     return named | {package for package in around if not f"{module}.".startswith(f"{package}.")}
 
@@ -74,9 +74,9 @@ def test_nothing_imports_the_games():
     assert games and not [module for module in MODULES.keys() - games if games & imported(module)]
 
 
-def test_no_module_is_loaded_by_what_it_loads():
+def test_no_module_is_needed_by_what_it_needs():
     """Raises CycleError, which names the modules, if there is such a circle."""
-    order = list(graphlib.TopologicalSorter({module: loaded(module) for module in MODULES}).static_order())
+    order = list(graphlib.TopologicalSorter({module: needed(module) for module in MODULES}).static_order())
     assert set(order) == MODULES.keys() and order.index("sftrl_lib.paths") < order.index("sftrl_lib.runs")
 
 

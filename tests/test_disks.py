@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from waiting import gone, until
 
-from sftrl_lib import execution, paths, pipeline
+from sftrl_lib import disks, execution, paths, pipeline
 from sftrl_lib.figures import draw
 from sftrl_lib.jobs import Job, target
 
@@ -33,7 +33,7 @@ from sftrl_lib.jobs import Job, target
     ],
 )  # fmt: skip
 def test_what_a_disk_does_not_take_is_a_sentence_with_the_path_and_the_cure(home, error, place, cure):
-    message = execution.disk_problem(error)
+    message = disks.disk_problem(error)
     assert message.startswith(f"{home if place == 'HOME' else place}: ") and cure in message
     assert message.count("\n") == 0 and message.endswith("run the same command again.")
 
@@ -42,7 +42,7 @@ def test_what_a_disk_does_not_take_is_a_sentence_with_the_path_and_the_cure(home
     "error", [OSError("There is no table."), "[Errno 13] Permission denied", "KeyError: 28", "[Errno 2] No such file"]
 )
 def test_other_errors_are_not_of_the_disk(error):
-    assert execution.disk_problem(error) is None
+    assert disks.disk_problem(error) is None
 
 
 def write_notebook(home, *code):

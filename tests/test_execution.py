@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from waiting import gone, until
 
-from sftrl_lib import execution, fingerprint, paths
+from sftrl_lib import execution, fingerprint, paths, timings
 from sftrl_lib.jobs import Job, target
 
 
@@ -32,7 +32,7 @@ def test_success_replaces_the_target_and_uses_this_interpreter(home):
     assert execution.execute(Job("n-s3", "n.ipynb", {"seed": 3}), "smoke") == executed
     assert nbformat.read(executed, 4).cells[-1].outputs[0].text == f"{sys.executable} 3\n"
     assert sorted(path.name for path in executed.parent.iterdir()) == ["n-s3.ipynb", "timings.jsonl"]
-    (timing,) = execution.timings("smoke")
+    (timing,) = timings.timings("smoke")
     assert timing["run"] == "n-s3" and timing["ok"] and timing["peak_rss_mb"] > 10
 
 
@@ -57,7 +57,7 @@ def test_a_failing_cell_leaves_no_target(home):
     assert failure.value.code == 1
     executed = target("smoke", "n")
     assert not executed.exists() and "so far" in executed.with_suffix(".failed.ipynb").read_text(encoding="utf-8")
-    assert not execution.timings("smoke")[0]["ok"]
+    assert not timings.timings("smoke")[0]["ok"]
 
 
 def test_a_killed_kernel_is_explained(home):
@@ -88,7 +88,7 @@ def test_kill_9_in_the_middle_leaves_no_target_and_no_kernel(home):
 
 def test_a_run_outlives_its_reader():
     """``make reproduce | head`` must not turn a finished run into a failed one."""
-    code = "from sftrl_lib.execution import _say; import time; time.sleep(1); _say('starts'); _say('done')"
+    code = "from sftrl_lib.progress import say; import time; time.sleep(1); say('starts'); say('done')"
     environment = {**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
     child.stdout.close()
@@ -107,7 +107,7 @@ def test_timings_add_up(home):
     version = fingerprint.library()
     lines = [json.dumps({**record, "library": version if record["run"] == "a" else "?"}) for record in records]
     log.write_text("\n".join(lines) + '\n{"run": "half a li', encoding="utf-8")
-    assert execution.summary("smoke") == {
+    assert timings.summary("smoke") == {
         "runs": 3,
         "wall_seconds": 20.0,
         "run_seconds": 26.0,
@@ -126,9 +126,9 @@ def test_a_stray_line_among_the_timings_is_passed_over(home, line):
     log.parent.mkdir(parents=True)
     odd = json.dumps({**record, "run": "b", "seconds": "long"})
     log.write_bytes(f"{line}\n{json.dumps(record)}\n{odd}\n{line}\n".encode() + b"\xff{")
-    assert execution.timings("smoke") == [record] and "1 notebooks" in execution.report("smoke")
-    execution.note_time({**record, "run": "c"}, "smoke")
-    assert [timing["run"] for timing in execution.timings("smoke")] == ["a", "c"], "after half a line comes a new one"
+    assert timings.timings("smoke") == [record] and "1 notebooks" in execution.report("smoke")
+    timings.note_time({**record, "run": "c"}, "smoke")
+    assert [timing["run"] for timing in timings.timings("smoke")] == ["a", "c"], "after half a line comes a new one"
 
 
 SHOW_THREADS = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"
@@ -143,4 +143,4 @@ def test_a_job_computes_on_one_thread_however_many_run(home, monkeypatch, makefl
     write_notebook(home, "n.ipynb", SHOW_THREADS)
     executed = execution.execute(Job("n", "n.ipynb", {}), "smoke")
     assert nbformat.read(executed, 4).cells[-1].outputs[0].text == "1 1\n"
-    assert execution.timings("smoke")[0]["threads"] == 1 and "threads" not in execution.report("smoke")
+    assert timings.timings("smoke")[0]["threads"] == 1 and "threads" not in execution.report("smoke")

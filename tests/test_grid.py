@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sftrl_lib import execution, grid, paths
+from sftrl_lib import grid, paths, timings
 from sftrl_lib.executors import Forks, Ray, Resources, Submitit
 from sftrl_lib.jobs import jobs, parse_tasks
 from sftrl_lib.profiles import SMOKE
@@ -45,7 +45,7 @@ def test_every_run_comes_after_what_it_needs_and_others_run_beside_it(home, monk
     perform_by(monkeypatch, home, lambda job: time.sleep(0.2))
     assert grid.work(forks(), chosen(), workers=3) == []
     lines = (home / "order").read_text().splitlines()
-    runs = {job.name: job for job in chosen() if grid.is_run(job)}
+    runs = {job.name: job for job in chosen() if job.computes}
     assert sorted(line.removeprefix("end ") for line in lines if line.startswith("end")) == sorted(runs)
     for job in runs.values():
         for need in set(job.needs) & set(runs):
@@ -72,16 +72,16 @@ def test_at_the_deadline_workers_are_stopped(home, monkeypatch):
     began = time.time()
     left = grid.work(forks(), chosen(), workers=2, deadline=began + 1)
     assert time.time() - began < 20
-    assert set(left) == {job.name for job in chosen() if grid.is_run(job)}
+    assert set(left) == {job.name for job in chosen() if job.computes}
 
 
 def test_times_are_noted_beside_those_of_notebooks(home, monkeypatch):
     perform_by(monkeypatch, home, lambda job: None)
     grid.work(forks(), chosen(), workers=2)
-    noted = {record["run"]: record for record in execution.timings("smoke")}
+    noted = {record["run"]: record for record in timings.timings("smoke")}
     assert noted["grid-gp-l-rl-main-s0"]["ok"] and noted["grid-gp-l-rl-main-s0"]["threads"] == 1
     with pytest.raises(ValueError, match="No run"):
-        execution.summary("smoke")  # which counts notebooks
+        timings.summary("smoke")  # which counts notebooks
 
 
 def test_a_run_says_which_machine_and_device_finished_it(home):
@@ -143,7 +143,7 @@ def test_a_cluster_s_engine_performs_runs_in_processes_of_its_own(engine, home, 
     assert left[0] == "04_init-gp-l-init-s0" and "05_train-gp-l-rl-main-s0" in left
     assert (home / "03_expert_data-gp-l").exists() and not (home / "05_train-gp-l-rl-main-s0").exists()
     assert (home / "05_train-gp-l-rl_no_init-no_init-lr0.001-s0").exists()
-    assert {record["run"] for record in execution.timings("smoke") if record["ok"]} >= {"grid-gp-l"}
+    assert {record["run"] for record in timings.timings("smoke") if record["ok"]} >= {"grid-gp-l"}
 
 
 @pytest.mark.parametrize("engine", ["submitit", "ray"])

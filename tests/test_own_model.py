@@ -22,7 +22,7 @@ from sftrl_lib.evaluation.measurements import evaluate
 from sftrl_lib.experiments import MAIN, dose, foundations
 from sftrl_lib.figures import style
 from sftrl_lib.models.policy import Policy
-from sftrl_lib.own_model import find, name_of, prepare
+from sftrl_lib.own_model import name_of, prepare
 from sftrl_lib.profiles import LAPTOP, PROFILES, SMOKE, get_profile
 from sftrl_lib.runs import Run
 from sftrl_lib.training.fork import train
@@ -187,9 +187,9 @@ def test_names_and_damaged_records(base):
     assert name_of("laptop", "Qwen/Qwen2.5-0.5B-Instruct") == "laptop_qwen2_5_0_5b_instruct"
     with pytest.raises(ValueError, match="has no letter or digit"):
         name_of("laptop", "--")
-    assert find("laptop_unknown") is None
-    with pytest.raises(ValueError, match="Unknown profile '../x'"):
-        get_profile("../x")
+    for unknown in ("laptop_unknown", "../x"):
+        with pytest.raises(ValueError, match=f"Unknown profile '{unknown}'"):
+            get_profile(unknown)
     for text in ("{", "[]", '{"profile": "base"}'):
         own_model.record_of("base_x").parent.mkdir(parents=True, exist_ok=True)
         own_model.record_of("base_x").write_text(text)

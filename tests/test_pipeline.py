@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from test_execution import SHOW_THREADS, write_notebook
 
-from sftrl_lib import execution, pipeline
+from sftrl_lib import execution, pipeline, timings
 from sftrl_lib.jobs import Job, identity, identity_path, keep, state, target
 from sftrl_lib.profiles import SMOKE
 
@@ -223,7 +223,7 @@ def test_another_number_of_threads_is_asked_for_and_recorded(home, capsys):
     write_notebook(home, "n.ipynb", SHOW_THREADS)
     executed = execution.execute(Job("n", "n.ipynb", {}), "smoke", threads=2)
     assert nbformat.read(executed, 4).cells[-1].outputs[0].text == "2 2\n"
-    assert execution.timings("smoke")[0]["threads"] == 2
+    assert timings.timings("smoke")[0]["threads"] == 2
     assert "1 of them computed on another number of threads" in execution.report("smoke")
     write_notebook(home, "b.ipynb", "2", "seeds: list = []")
     chosen = [replace(MINI[1], needs=())]

@@ -20,7 +20,8 @@ from .. import paths
 from ..configs import PPOConfig
 from ..execution import parse_threads
 from ..files import write_atomically
-from ..profiles import DTYPES, LAPTOP
+from ..profiles import LAPTOP
+from ..profiles.study import DTYPES
 from ..provenance import machine
 from ..tasks import TASKS
 from . import card

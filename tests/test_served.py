@@ -1,8 +1,14 @@
 """Testing a served model, against a server on loopback that answers as it is told."""
 
 import base64
+import importlib.util
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
@@ -10,11 +16,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from waiting import until
 
+from sftrl_lib import paths
+from sftrl_lib.evaluation import episodes
 from sftrl_lib.interfaces import served
 from sftrl_lib.interfaces.served import Answers, Endpoint, EndpointError, as_openai, main, play
+from sftrl_lib.models.policy import load_policy
 from sftrl_lib.points import solve
 from sftrl_lib.points.rules import card_numbers
+from sftrl_lib.profiles import SMOKE
 from sftrl_lib.tasks import TASKS
 
 GP_L = TASKS["gp-l"]
@@ -149,3 +160,44 @@ def test_navigation_asks_a_new_question_at_every_position(server, tmp_path):
     for episode in episodes:
         assert episode.truncated and {len(c.attempts) for c in episode.conversations} == {1}
     assert "success" in TASKS["virl-l"].measure("id", episodes)
+
+
+@pytest.fixture
+def transformers_serve(tmp_path):
+    """The shipped foundation model behind `transformers serve`; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve"]
+    options = ["--port", str(port), "--device", "cpu", "--dtype", "float32", str(paths.shipped("gp-l"))]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen([*command, *options], stdout=log, stderr=log, env=offline)
+
+    def ready():
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).status == 200
+        except OSError:
+            return False
+
+    try:
+        until(ready, seconds=120)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("fastapi", "uvicorn"))), reason="needs transformers[serving]"
+)
+def test_a_model_served_by_transformers_answers_as_it_does_here(transformers_serve, tmp_path):
+    """Greedily, hand by hand and attempt by attempt, so prompts, feedback and stopping are the same on both ways."""
+    source = str(paths.shipped("gp-l"))
+    how = SMOKE.study("gp-l").evaluation.protocol(temperature=0.0, attempts=2, episodes=6)
+    here = episodes.play(load_policy(source), GP_L, "rule_ood", how, seed=0)
+    endpoint = Endpoint(transformers_serve, source, temperature=0.0, max_tokens=how.max_new_tokens)
+    there = play(endpoint, GP_L, "rule_ood", 6, 2, Answers(tmp_path / "answers.jsonl"))
+    mine, theirs = ([[a.text for c in e.conversations for a in c.attempts] for e in side] for side in (here, there))
+    assert mine == theirs and len({text for answers in mine for text in answers}) > 3

@@ -56,7 +56,7 @@ def test_the_table_of_the_front_page_by_hand():
     table = rows({"init": [0.1, 0.12], "sft": [0.04, 0.04], "rl": [0.2, 0.23]})
     _, _, *lines = comparison.front(table).splitlines()
     assert lines == [
-        "| GP-L, success | +10.5 [+4.1, +16.9] | +3.5 | -7.0 [-19.7, +5.7] | -8.1 | RL reproduced; SFT open |"
+        "| GP-L, success, 2 seeds | +10.5 [+4.1, +16.9] | +3.5 | -7.0 [-19.7, +5.7] | -8.1 | RL reproduced; SFT open |"
     ]
 
 

@@ -255,8 +255,10 @@ def test_exporting_from_the_command_line(profile, tokenizer, capsys):
     assert players.main(["export", "--profile", "tiny"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     trained(profile, tokenizer)
-    assert players.main(["export", "--profile", "tiny", "--seeds", "0"]) == 0
+    assert players.main(["export", "--profile", "tiny", "--seeds", "0", "--tasks", "GP-L"]) == 0
     assert str(paths.PLAYERS) in capsys.readouterr().out
+    assert players.main(["export", "--profile", "tiny", "--tasks", "V-IRL-L"]) == 2
+    assert "'V-IRL-L'; use some of GP-L" in capsys.readouterr().err
 
 
 def test_shipped_players_that_come_with_the_package_load():

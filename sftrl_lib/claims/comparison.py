@@ -137,7 +137,8 @@ def front(metrics: pd.DataFrame) -> str:
         parts = [part for find in (rl_raises_ood, sft_lowers_ood) for part in find(evidence, label)]
         if any(part.estimate for part in parts):
             paper = published.FIG06[label]
-            cells = [f"{label}, {variant.metric.replace('_', ' ')}"]
+            seeds = max(part.estimate.seeds for part in parts if part.estimate)
+            cells = [f"{label}, {variant.metric.replace('_', ' ')}, {seeds} seed{'s' * (seeds > 1)}"]
             for part, method in zip(parts, ("rl", "sft"), strict=True):
                 cells += [shown(part.estimate, "+"), f"{paper[method] - paper['init']:+.1f}"]
             cells.append("; ".join(f"{name} {WORDS[p.verdict]}" for name, p in zip(("RL", "SFT"), parts, strict=True)))

@@ -31,6 +31,7 @@ from transformers.utils import logging
 from .. import fingerprint, paths, provenance, tables
 from ..configs import Protocol
 from ..files import fresh_folder, reason, replace_folder
+from ..jobs import parse_seeds, parse_tasks
 from ..methods import INIT, METHODS
 from ..models.checkpoint import CheckpointError
 from ..models.pictures import stack_pictures
@@ -262,8 +263,8 @@ def quick_look(cast: Cast, episodes: int = 100, seed: int = 0, attempts: int = 5
 # Shipping
 
 
-def export(profile: Profile, seeds: Sequence[int] = ()) -> Path:
-    """Write the ends of Init and of the main comparison of all tasks, for `seeds` (the profile's first by default).
+def export(profile: Profile, seeds: Sequence[int] = (), studies: Sequence[Study] = ()) -> Path:
+    """Write the ends of Init and of the main comparison: of all `studies`, for `seeds` (the profile's first by default).
 
     What was shipped before is replaced as a whole, and stays if anything fails. Raises CheckpointError if a run is not
     there, ValueError if a profile trains adapters or all together is larger than `LARGEST`.
@@ -271,7 +272,7 @@ def export(profile: Profile, seeds: Sequence[int] = ()) -> Path:
     if profile.lora:
         raise ValueError(f"The profile {profile.name!r} trains adapters, which need their base model; export another.")
     seeds = seeds or profile.seeds[:1]
-    runs = [run for study in profile.studies for seed in seeds for run in main_ends(profile, study, seed)]
+    runs = [run for study in studies or profile.studies for seed in seeds for run in main_ends(profile, study, seed)]
     ends = [(run, snapshots_of(run)[-1]) for run in runs]
     fresh = fresh_folder(paths.PLAYERS)
     for run, snapshot in ends:
@@ -355,10 +356,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sftrl_lib.evaluation.players", description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=("export",))
     parser.add_argument("--profile", default="laptop", help="default: laptop")
-    parser.add_argument("--seeds", default="", help='default: the first of the profile; as in "0 1"')
+    parser.add_argument("--seeds", help='default: the first of the profile; as in "0 1"')
+    parser.add_argument("--tasks", help='as in "GP-L V-IRL-L"; default: all that the profile has')
     options = parser.parse_args(arguments)
     try:
-        folder = export(get_profile(options.profile), tuple(map(int, options.seeds.split())))
+        profile = get_profile(options.profile)
+        folder = export(profile, parse_seeds(options.seeds), parse_tasks(profile, options.tasks))
     except (ValueError, OSError) as problem:
         print(problem, file=sys.stderr)
         return 2

@@ -92,9 +92,9 @@ def jobs(
 ) -> list[Job]:
     """Every job of a profile, the long ones first where the order is free.
 
-    `seeds` replaces the seeds of the main comparison; the ablations then take the first of them, as many as they have
-    of their own. `studies` are those of the profile that are wanted, all if empty. `experiments` are run beside the
-    main comparison in place of the studies' own, with all of its seeds.
+    `seeds` replaces the seeds of the main comparison; the ablations then take the first three of them. `studies` are
+    those of the profile that are wanted, all if empty. `experiments` are run beside the main comparison in place of the
+    studies' own, with all of its seeds.
     """
     studies = studies or profile.studies
     seeds, ablation = profile.chosen_seeds(seeds)

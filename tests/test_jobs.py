@@ -135,12 +135,12 @@ def test_an_experiment_that_varies_init_has_inits_of_its_own():
 
 
 def test_given_seeds_replace_those_of_the_profile():
-    chosen = names(PROFILE, (7, 8))
-    assert {
-        "05_train-gp-l-rl-main-s7", "06_sensitivity-gp-l-s8", "05_train-gp-l-sft_suboptimal-suboptimal-s7"
-    } <= chosen  # fmt: skip
+    """Ablations take the first three."""
+    chosen = names(PROFILE, (7, 8, 9, 6))
+    ablated = {f"05_train-gp-l-sft_suboptimal-suboptimal-s{seed}" for seed in (7, 8, 9)}
+    assert {"05_train-gp-l-rl-main-s6", "06_sensitivity-gp-l-s6", *ablated} <= chosen
     assert not any(name.endswith(("s0", "s1", "s2")) for name in chosen)
-    assert "05_train-gp-l-sft_suboptimal-suboptimal-s8" not in chosen
+    assert "05_train-gp-l-sft_suboptimal-suboptimal-s6" not in chosen
     assert jobs(PROFILE, (7, 8))[-1].parameters["seeds"] == [7, 8]
 
 

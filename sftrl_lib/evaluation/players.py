@@ -264,7 +264,7 @@ def quick_look(cast: Cast, episodes: int = 100, seed: int = 0, attempts: int = 5
 
 
 def export(profile: Profile, seeds: Sequence[int] = (), studies: Sequence[Study] = ()) -> Path:
-    """Write the ends of Init and of the main comparison: of all `studies`, for `seeds` (the profile's first by default).
+    """Write the ends of Init and of the main comparison: of all `studies`, for `seeds` (the profile's first if empty).
 
     What was shipped before is replaced as a whole, and stays if anything fails. Raises CheckpointError if a run is not
     there, ValueError if a profile trains adapters or all together is larger than `LARGEST`.

@@ -26,6 +26,7 @@ from ..task import Task
 from ..tasks import TASKS
 
 TOY = "toy run, numbers mean nothing"  # what stands on everything that a toy profile makes
+ABLATIONS = 3  # seeds that the ablations take of those that are given: one would decide nothing
 DTYPES = ("float32", "bfloat16", "float16", "mixed")  # mixed: float32 weights, bfloat16 products in learning
 
 ENGINES = ("ours", "vllm")
@@ -80,7 +81,7 @@ class Profile:
     name: str  # everything is kept below build/, results/ and figures/ of this name
     seeds: tuple[int, ...]  # of the main comparison
     studies: tuple[Study, ...]
-    ablation_seeds: tuple[int, ...] = (0,)  # of the other experiments
+    ablation_seeds: tuple[int, ...] = (0,)  # of the other experiments, unless seeds are given
     device: str = "auto"  # cpu, cuda, mps, cuda:1, ...; auto: the GPU if there is one
     dtype: str = "float32"  # of the weights, one of `DTYPES`
     lora: LoRAConfig | None = None  # train adapters in place of all weights
@@ -116,7 +117,5 @@ class Profile:
         raise ValueError(f"The profile {self.name!r} has no study of {TASKS[key].key!r}; it has {known}.")
 
     def chosen_seeds(self, given: tuple[int, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Seeds of the main comparison and of the ablations; of given ones, the ablations take the first few."""
-        if not given:
-            return self.seeds, self.ablation_seeds
-        return given, given[: len(self.ablation_seeds)]
+        """Seeds of the main comparison and of the ablations; of given ones, the ablations take the first three."""
+        return (given, given[:ABLATIONS]) if given else (self.seeds, self.ablation_seeds)

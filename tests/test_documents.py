@@ -52,7 +52,7 @@ def test_the_results_hold_the_committed_tables(metrics, tmp_path):
     assert text == committed("results/laptop/comparison.md", tmp_path).read_text(encoding="utf-8")
     results = committed("RESULTS.md", tmp_path).read_text(encoding="utf-8")
     found = [table for table in text.strip().split("\n\n") if table.startswith("|")]
-    assert len(found) == 7
+    assert len(found) == 10
     for table in found:
         assert table in results, table
 

@@ -209,11 +209,11 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers(name, modality, verifier):
     text = HOSTILE[name]
-    started = time.perf_counter()
+    started = time.process_time()
     got = grade(text, HAND, modality=modality, verifier=verifier)
     read_cards(text), read_numbers(text), has_format(text)
     assert 0 <= recognition(text, HAND) <= 1
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert got.outcome in OUTCOMES and isinstance(got.reward, float) and isinstance(got.feedback, str)
 
 

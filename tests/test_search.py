@@ -13,6 +13,8 @@ from sftrl_lib.claims import selection
 from sftrl_lib.evaluation import measurements, search
 from sftrl_lib.experiments import CHOSEN_ON, MAIN, SEARCHES, Arm, Experiment, setting_text
 from sftrl_lib.figures import draw
+from sftrl_lib.figures.search import search as search_figure
+from sftrl_lib.figures.style import Tables
 from sftrl_lib.profiles import LAPTOP, get_profile
 from sftrl_lib.runs import Run, main_run, training_runs
 from sftrl_lib.training import fork
@@ -33,6 +35,16 @@ def searched(method, experiment, rates, split="heldout", step=9):
         for setting, values in rates.items()
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def test_every_rate_is_seen_in_its_panel():
+    """A limit set before drawing had kept each axis at 1 %."""
+    drawing = search_figure(Tables("search", table()))
+    panels = [axes for axes in drawing.figure.axes if axes.lines]
+    assert len(panels) == 2
+    for axes in panels:
+        heights = [value for line in axes.lines for value in line.get_ydata()]
+        assert max(heights) > 15 and axes.get_ylim()[1] >= max(heights) and axes.get_ylim()[0] == 0
 
 
 def test_text_tasks_search_everything_and_picture_tasks_the_rates():

@@ -515,7 +515,7 @@ def test_a_missing_foundation_model(profile, tiny_folder, home):
 
 
 def test_an_unknown_profile():
-    with pytest.raises(ValueError, match="'huge'.*smoke, laptop") as error:
+    with pytest.raises(ValueError, match="'huge'; use one of .*laptop") as error:
         get_profile("huge")
     assert sentence(error)
 

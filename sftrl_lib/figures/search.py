@@ -50,13 +50,13 @@ def search(tables: Tables) -> Drawing:
         here = select(rows, task=task.name, modality=task.modality)
         best = set(chosen[(chosen["task"] == task.label) & (chosen["experiment"] == "search")]["setting"])
         for axes, split in zip(line, splits, strict=True):
-            axes.set(title=f"{task.label} · {split_name(split, task)}", xscale="log", ylim=(0, None))
+            axes.set(title=f"{task.label} · {split_name(split, task)}", xscale="log")
             if split not in set(here["split"]):
                 axes.set_axis_off()
                 axes.text(0.5, 0.5, "not tested yet", ha="center", color=INK, transform=axes.transAxes)
                 continue
             series += [{"variant": task.label} | one for one in _panel(axes, select(here, split=split), best)]
-        line[0].set_ylabel("success rate (%)")
+        line[0].set(ylabel="success rate (%)", ylim=(0, None))  # after drawing: a limit ends the search for others
     for axes in grid[-1]:
         axes.set_xlabel("learning rate")
     handles = [

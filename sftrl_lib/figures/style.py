@@ -151,12 +151,14 @@ def made_by(profile: str) -> str:
 
 def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
     """The subtitle: profile, seeds, n per point and seed, which marks are the intervals, then the remarks."""
-    seeds, low, high = rows["seed"].nunique(), rows["n"].min(), rows["n"].max()
+    low, high = rows["n"].min(), rows["n"].max()
     count = f"{low:,}" if low == high else f"{low:,}–{high:,}"
-    about = "over the seeds" if seeds > 1 else "of this seed's episodes"
+    of_each_task = rows.groupby(["task", "modality"])["seed"].nunique()
+    fewest, most = of_each_task.min(), of_each_task.max()
+    about = "over the seeds" if most > 1 else "of this seed's episodes"
     facts = [
         made_by(profile),
-        f"{seeds} seed{'s' if seeds > 1 else ''}",
+        f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest}–{most} seeds per task",
         f"n = {count} episodes per point and seed",
         f"{marks}: {CONFIDENCE:.0%} CI {about}",
     ]

@@ -110,7 +110,8 @@ def test_it_is_in_the_figures(outcome, environment):
 
 def test_the_papers_claims_stay_the_papers(outcome):
     """With the extension loaded the committed tables give the committed claims, and the toy's rows decide none."""
-    assert outcome["laptop"] == json.loads((paths.ROOT / "results" / "laptop" / "claims.json").read_text())
+    committed = json.loads((paths.ROOT / "results" / "laptop" / "claims.json").read_text())
+    assert outcome["laptop"] == [record for record in committed if isinstance(record["id"], int)]
     said = json.dumps(outcome["claims"])
     assert "GP-L" in said and "Sums" not in said and "REINFORCE" not in said
 

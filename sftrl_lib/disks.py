@@ -25,7 +25,6 @@ _CURES_OF_PATHS = {  # the same errors without a path may be of something else
 }
 
 
-
 def disk_problem(error: OSError | str) -> str | None:
     """A sentence with the path and the cure, if a disk is full, read-only or denied (or text says so); None if not."""
     text = str(error)

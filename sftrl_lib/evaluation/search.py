@@ -36,14 +36,14 @@ def test_other_splits(profile: Profile, seeds: Sequence[int] = (), studies: Sequ
         for experiment in (e for e in study.experiments if e.name in selection.SEARCHED):
             for seed in seeds or profile.seeds:
                 for run in training_runs(profile, study, experiment, seed, beside_main=False):
-                    if ((main_run(run) or run).folder / provenance.FINISHED).is_file():
-                        _test(run)
-                    else:
-                        print(f"not run, so not tested: {run.name}")
+                    _test(run)
 
 
 def _test(run: Run) -> None:
     trained, task, how = main_run(run) or run, run.task, run.study.evaluation.protocol()
+    if not (trained.folder / provenance.FINISHED).is_file():
+        print(f"not run, so not tested: {run.name}")
+        return
     others = tuple(split for split in task.splits if split not in CHOSEN_ON)
     identity = {"run": trained.identity, **test_settings(run.study, run.experiment_name, others)}
     part = Part(paths.test_folder(run.profile.name, f"{run.name}-others"), identity)

@@ -48,12 +48,12 @@ def read_fields(text: str, types: Mapping[str, type]) -> dict[str, Any]:
     return {key: _value(field.value) for key, field in best.items() if field and _is(field, types[key])}
 
 
-def find_key(text: str, key: str) -> int:
-    """Where the string field that counts begins, in characters, quotation mark included; -1 if there is no such key.
+def find_key(text: str, key: str, kind: type = str) -> int:
+    """Where the field that counts begins, in characters, quotation mark included; -1 if there is no such key.
 
-    A field of another type is found if there is no better one.
+    A field that is not of its `kind`, ``str`` or ``list``, is found if there is no better one.
     """
-    field = _best(_fields(text, (key,))[key], str)
+    field = _best(_fields(text, (key,))[key], kind)
     return field.start if field else -1
 
 

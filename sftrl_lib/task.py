@@ -113,6 +113,8 @@ class Task:
     unit: str  # what an episode is called
     words: Words
     notebook: str = ""  # that introduces it, before any training
+    rewards: Mapping[str, float] = field(default_factory=dict)  # outcome -> what the verifier pays, to be shown
+    example: Mapping[str, Any] = field(default_factory=dict)  # options of the `reset` that makes notebook 05's question
     kinds: tuple[str, ...] = ("expert",)  # of demonstrations
     attempts: int = 5  # at a question, in the paper
     sampled: tuple[str, ...] = ()  # splits whose puzzles or routes stand for others: see `cluster`

@@ -250,10 +250,10 @@ def test_a_route_with_the_mouse(navigation):
         assert box["y"] + box["height"] < 740, f"{part} is out of sight in a window of 1366 x 768"
     navigation.click("stop here")
     navigation.verdict("✗")
-    navigation.click("Show me, go on")
+    navigation.click("Show the step")
     navigation.verdict("You are there now")
     for _ in range(3):
-        navigation.click("Show me, go on")
+        navigation.click("Show the step")
         navigation.verdict("You are there now")
     navigation.click("Hint")
     navigation.game.locator("text=Now:").wait_for()
@@ -261,7 +261,7 @@ def test_a_route_with_the_mouse(navigation):
     assert navigation.turns() > 0
     navigation.page.keyboard.press("Control+b")
     navigation.click("left and right")
-    navigation.verdict("Same place, other words")
+    navigation.verdict("Same place, new directions")
     assert navigation.button("↰ left").count() == 1 and navigation.button("↑ north").count() == 0
     navigation.ask("Ask the models here")
     navigation.shoot("navigation", height=900)
@@ -272,6 +272,6 @@ def test_a_route_with_the_keyboard_alone(navigation):
     navigation.button("stop here").focus()
     navigation.page.keyboard.press("Enter")
     navigation.verdict("✗")
-    navigation.button("Show me, go on").focus()
+    navigation.button("Show the step").focus()
     navigation.page.keyboard.press("Space")
     navigation.verdict("You are there now")

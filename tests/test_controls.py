@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from tiny_models import reference_logits, tiny_policy, tiny_profile, tiny_vision_policy
+from tiny_models import reference_logits, tiny_policy, tiny_profile, tiny_vision_policy, with_advantages
 
 from sftrl_lib import paths, tables
 from sftrl_lib.configs import PPOConfig, RejectionConfig, SFTConfig
@@ -29,6 +29,7 @@ from sftrl_lib.experiments import (
     rejection,
 )
 from sftrl_lib.foundation import gp_l_curriculum
+from sftrl_lib.interfaces.questions import questions
 from sftrl_lib.jobs import jobs, parse_experiments
 from sftrl_lib.messages import message_text
 from sftrl_lib.models.rollout import Attempt, Conversation, Episode
@@ -36,11 +37,11 @@ from sftrl_lib.points import card_numbers
 from sftrl_lib.points.prompts import expert_response, rule_sentence
 from sftrl_lib.points.rules import KEPT_FOR_TESTS, RULES, Rule, another_rule, vary
 from sftrl_lib.points.solver import solve
-from sftrl_lib.points.verifier import read_numbers
+from sftrl_lib.points.verifier import grade, read_numbers
 from sftrl_lib.profiles import LAPTOP
 from sftrl_lib.runs import Run
 from sftrl_lib.task import PROBES
-from sftrl_lib.tasks import GP_L, GP_VL
+from sftrl_lib.tasks import GP_L, GP_VL, TASKS
 from sftrl_lib.training import collators, fork, ppo, sft
 from sftrl_lib.training import rejection as rejecting
 from sftrl_lib.training.branch import Branch
@@ -90,6 +91,13 @@ def test_five_cards():
     for prompt, info in first_hands("five", 10):
         assert len(info["cards"]) == 5 and "a set of 5 cards" in prompt and str(info["cards"]) in prompt
         assert makes(list(info["numbers"]), 24)
+    for row in questions(TASKS["gp-l"], "five", 20):
+        assert grade(row["answer"], row["cards"], row["rule"], row["target"]).outcome == "correct"
+    env = GP_L.make_env(GP_L.split("five"), 1)
+    _, info = env.reset(options={"hand": ["A", "2", "3", "4", "K"], "suits": ["spades"] * 5})
+    assert info["cards"] == ["A", "2", "3", "4", "K"]
+    with pytest.raises(ValueError, match="a list of five cards"):
+        env.reset(options={"hand": ["4", "3", "2", "K"]})
     with pytest.raises(ValueError, match="no pictures of hand_size=5"):
         GP_VL.make_env({**GP_VL.training, "hand_size": 5}, 1)
 
@@ -299,7 +307,7 @@ def test_sampling_is_paid_for_out_of_the_budget(policy, tmp_path, monkeypatch):
 
 def test_it_says_so_if_nothing_is_right(policy, tmp_path):
     config = RejectionConfig(count=4, attempts=1, max_new_tokens=2)
-    with pytest.raises(ValueError, match="None of 4 answers was right"):
+    with pytest.raises(ValueError, match="4 hands gave no right answer"):
         rejecting.train(branch_of(policy, tmp_path, config, None, GP_L))
 
 
@@ -313,7 +321,7 @@ def test_grpos_advantages_by_hand():
 
     config = PPOConfig(episodes=4, group=2, gamma=0.5)
     groups = [episode(5), episode(-1, -1), episode(-2, 5), episode(-2, 5)]
-    rows = ppo.with_advantages(groups, config)
+    rows = with_advantages(groups, config)
     returns = [[step.return_ for _, steps in row for step in steps] for row in rows]
     assert returns == [[5.0], [-1.5, -1.0], [0.5, 5.0], [0.5, 5.0]]
     first, second, *equal = ([step.advantage for _, steps in row for step in steps] for row in rows)

@@ -51,6 +51,15 @@ def test_attempts_end():
     assert play.done and not play.solved and len(play.rewards) == 2
 
 
+@pytest.mark.parametrize(("key", "attempts"), [("gp-l", 5), ("virl-l", 2)])
+def test_a_question_has_the_papers_attempts(key, attempts):
+    play = Play(first(key)["info"])
+    for _ in range(attempts):
+        assert not play.done
+        play.answer(WRONG)
+    assert play.done
+
+
 def test_questions_of_a_split_are_those_of_the_tests():
     task = TASKS["gp-l"]
     rows = questions(task, "heldout", 20, seed=3)

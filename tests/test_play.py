@@ -13,6 +13,7 @@ from PIL import Image
 
 from sftrl_lib import paths
 from sftrl_lib.evaluation.cast import Answer, Cast, Player, Token, as_cast
+from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.play import Game, NavigationPlayer, PointsPlayer, Walk, __main__, page
 from sftrl_lib.play.scores import YOU, Scores
 from sftrl_lib.points import card_numbers, is_solvable, solve
@@ -384,6 +385,29 @@ def test_a_failing_model_is_shown_not_raised(broken):
     player.models.ask.click()
     assert "Error:" in player.models.columns["broken"].value
     assert "✓ = 24" in player.models.columns["RL"].value and not player.models.ask.disabled
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_shown_not_raised():
+    def load(seed):
+        if seed == 5:
+            raise CheckpointError("build/<b> is damaged")
+        return [Player("RL", f"seed {seed}", lambda *_: Answer((Token("?"),)))]
+
+    player = PointsPlayer(Cast((3, 5), load), game=game())
+    player.models.seed.value = 5
+    assert "CheckpointError: build/&lt;b&gt; is damaged" in player.models.notice.value and not player.models.columns
+    player.models.ask.click()
+    player.models.seed.value = 3
+    assert "damaged" not in player.models.notice.value and "RL" in player.models.columns
+
+
+def test_the_list_of_numbers_that_counts_is_the_one_that_is_shaded():
+    """Not a list of that name within another field, however long its numbers are."""
+    inner = '{"x": {"number": [' + "1" * 5_000 + "]},"
+    outer = response(HAND, [4, 3, 2, 10], "4*3+2+10").removeprefix("{")
+    tokens = (Token(inner, 0.9), Token(outer, 0.5))
+    [turn] = game(max_attempts=1).watch(Player("RL", "", lambda *_: Answer(tokens)))
+    assert [(reading.number, reading.probability) for reading in turn.read] == [(n, 0.5) for n in (4, 3, 2, 10)]
 
 
 def test_notes_and_the_banner_of_toys_are_shown():

@@ -137,6 +137,16 @@ def test_stuck_and_shown_the_way():
     assert walk.position == 1 and "You are there now" in player.verdict.value and player.help.value == ""
 
 
+def test_stuck_at_the_destination():
+    player = NavigationPlayer(walk=Walk(seed=0))
+    walk = player.walk
+    while walk.position < walk.positions - 1:
+        walk.go_on()
+    player.buttons["forward()"].click(), player.buttons["forward()"].click()
+    assert walk.stuck and player.go_on.disabled
+    assert "stop() was right. This was the destination; press “New route”." in player.verdict.value
+
+
 def test_switches_of_words_city_and_route():
     player = NavigationPlayer(walk=Walk(seed=0))
     player.actions.value = "relative"

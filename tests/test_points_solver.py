@@ -9,7 +9,7 @@ from itertools import combinations, combinations_with_replacement
 import pytest
 
 from sftrl_lib.points import is_solvable, solve
-from sftrl_lib.points.solver import build_table
+from sftrl_lib.points.solver import build_table, one_formula
 
 OPERATIONS = {
     ast.Add: lambda a, b: a + b,
@@ -127,3 +127,29 @@ def test_bad_input_is_named(numbers, target):
 def test_bad_target_is_named():
     with pytest.raises(ValueError, match="target must be a whole number"):
         solve([1, 2, 3, 4], 24.5)
+
+
+def makes(values, target):
+    """Whether the values make the target: any two of them are combined, again and again."""
+    if len(values) == 1:
+        return values[0] == target
+    for i, j in combinations(range(len(values)), 2):
+        a, b, rest = values[i], values[j], [v for k, v in enumerate(values) if k not in (i, j)]
+        results = {a + b, a - b, b - a, a * b} | ({a / b} if b else set()) | ({b / a} if a else set())
+        if any(makes([*rest, result], target) for result in results):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("target", [0, 24])
+def test_five_numbers_have_a_formula_exactly_if_they_make_the_target(target):
+    """Small numbers, of which both halves of a split can make 0: that alone makes nothing."""
+    rng = random.Random(target)
+    for _ in range(25):
+        hand = [rng.choice([1, 1, 1, 2, 3]) for _ in range(5)]
+        assert is_solvable(hand, target) == makes([Fraction(n) for n in hand], target), hand
+        if is_solvable(hand, target):
+            value, numbers = value_and_numbers(one_formula(hand, target))
+            assert value == target and sorted(numbers) == sorted(hand)
+    with pytest.raises(ValueError, match="Nothing makes 24"):
+        one_formula([1, 1, 1, 1, 1])

@@ -43,10 +43,11 @@ class Results:
         return comparison.write(name) if self.here else comparison.announced(name, comparison.markdown(self.metrics))
 
     def claims(self) -> list[dict]:
-        """The claims with their verdicts; decided anew, and written, if the runs are from here."""
+        """The paper's claims with their verdicts; decided anew, and written, if the runs are from here."""
         if self.here or not report.claims_path(self.profile.name).is_file():
             return report.write(self.profile.name)
-        return json.loads(report.claims_path(self.profile.name).read_text(encoding="utf-8"))
+        records = json.loads(report.claims_path(self.profile.name).read_text(encoding="utf-8"))
+        return [record for record in records if isinstance(record["id"], int)]  # the others are our own
 
     def figures(self) -> list[Path]:
         """The figures' PNG files; drawn if the runs are from here, or if there are none."""

@@ -16,7 +16,6 @@ from ..training.fork import final_policy
 from .measurements import main_ends
 from .players import answer
 
-EXAMPLES = {"general_points": {"hand": ["Q", "7", "8", "A"]}, "navigation": {"route": 3}}  # task -> options of a reset
 RULES = ("id", "rule_ood")
 
 
@@ -43,11 +42,7 @@ def question(task: Task, split: str) -> str:
 
 def rewards(task: Task) -> pd.Series:
     """What the verifier of the task pays for each verdict."""
-    if task.name == "general_points":
-        from ..points.verifier import REWARDS
-    else:
-        from ..virl.verifier import REWARDS
-    return pd.Series(REWARDS, name="reward").rename(lambda name: name.replace("_", " "))
+    return pd.Series(task.rewards, name="reward", dtype=float).rename(lambda name: name.replace("_", " "))
 
 
 def _trained(run: Run) -> dict[str, Policy]:
@@ -63,7 +58,7 @@ def _trained(run: Run) -> dict[str, Policy]:
 
 def _reset(task: Task, split: str, attempts: int) -> tuple:
     env = task.make_env(task.split(split), attempts)
-    observation, info = env.reset(seed=0, options=EXAMPLES.get(task.name))
+    observation, info = env.reset(seed=0, options=dict(task.example))
     return env, observation, info
 
 

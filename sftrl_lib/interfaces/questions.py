@@ -63,13 +63,17 @@ def questions(task: Task, split: str = TRAIN, count: int = 1_000, seed: int = 0)
 class Play:
     """One question, answered until it is right or its attempts are used up."""
 
-    def __init__(self, info: Mapping[str, Any], attempts: int = 5) -> None:
-        """`info`: of a row. Raises ValueError if it is no question's."""
+    def __init__(self, info: Mapping[str, Any], attempts: int = 0) -> None:
+        """`info`: a row's. `attempts`: 0 for the paper's, 5 per hand and 2 per position.
+
+        Raises ValueError for an `info` that is no question's.
+        """
         try:
             task, split, reset = TASKS[info["task"]], info["split"], _present(info["reset"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"{info!r} is no question's info; it needs 'task', 'split' and 'reset'.") from error
-        self._env = task.make_env(arguments_of(task, split), attempts)
+        self.attempts = attempts or task.attempts
+        self._env = task.make_env(arguments_of(task, split), self.attempts)
         self.observation, self.info = self._env.reset(**reset)
         self.rewards: list[float] = []
         self.solved = self.done = False

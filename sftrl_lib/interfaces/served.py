@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--task", default="gp-l", help=", ".join(TASKS))
     parser.add_argument("--splits", nargs="*", help="default: all of the task")
     parser.add_argument("--episodes", type=int, default=200, help="per split")
-    parser.add_argument("--attempts", type=int, default=5, help="per question")
+    parser.add_argument("--attempts", type=int, default=0, help="per question; default: the paper's, 5 or 2")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--max-tokens", type=int, default=512, help="per answer")
     parser.add_argument("--at-once", type=int, default=8, help="requests at a time")
@@ -191,6 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         key = os.environ.get("OPENAI_API_KEY", "")
         endpoint = Endpoint(options.url, options.model, options.temperature, options.max_tokens, key=key)
         task = TASKS[options.task]
+        options.attempts = options.attempts or task.attempts
         for split in options.splits or ():
             task.split(split)
         return _test(endpoint, task, options)

@@ -23,14 +23,14 @@ NAME = "sftrl"
 
 
 class QuestionEnv(BaseTextEnv):
-    """A question of `extras["info"]`, with `extras["attempts"]` attempts (5)."""
+    """A question of `extras["info"]`, with `extras["attempts"]` attempts; the paper's if that is 0 or missing."""
 
     def __init__(self, env_config: Any = None, extras: Mapping[str, Any] | None = None) -> None:
         """Raises ValueError if there is no question in `extras`."""
         super().__init__()
         extras = extras or {}
-        self.max_turns = int(extras.get("attempts", 5))
-        self._play = Play(extras.get("info", {}), self.max_turns)
+        self._play = Play(extras.get("info", {}), int(extras.get("attempts", 0)))
+        self.max_turns = self._play.attempts
 
     def init(self, prompt: Sequence[Message]) -> tuple[list[Message], dict[str, Any]]:
         """The prompt as the row has it."""

@@ -1,6 +1,6 @@
 """The tasks in verifiers 0.4: a taskset of questions, and an environment in which the verifier plays the user.
 
-    eval sftrl-verifiers --env.taskset.task gp-l ...      # the module sftrl_verifiers exports both
+    eval sftrl-verifiers --env.taskset.key gp-l ...      # the module sftrl_verifiers exports both
 
 How they differ: verifiers before 0.4 had a `MultiTurnEnv` and `load_environment`; 0.4 has tasks, a taskset, and an
 `Env` whose `run` holds an interaction with the model open, turn by turn, as here. The episode's reward is the sum of
@@ -36,7 +36,7 @@ class QuestionsConfig(vf.TasksetConfig):
     key: str = "gp-l"  # of the task
     split: str = TRAIN
     count: int = 1_000
-    attempts: int = 5
+    attempts: int = 0  # 0: the paper's, 5 per hand and 2 per position
     seed: int = 0
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..answers import find_key
 from ..attempts import check_choice
 from ..evaluation.cast import Answer, Player, Token
 from ..points import RANKS, SUITS, Rule, is_solvable, solve
@@ -27,7 +28,7 @@ _TYPED = str.maketrans(dict.fromkeys("×✕xX·⋅∙", "*") | dict.fromkeys("÷
 _PRINTED = str.maketrans("*/-", "×÷−")
 # Two numbers that a formula combines before anything else: a product or quotient, or a sum within brackets.
 _PRODUCT = re.compile(r"(?<![\d*/])(\d+)([*/])(\d+)")
-_LIST = re.compile(r'"number"\s*:\s*\[([^\]]*)\]')
+_LIST = re.compile(r'"number"\s*+:\s*+\[([^\]]*+)\]')
 _SUM = re.compile(r"(?:^|(?<=\())(\d+)([-+])(\d+)(?![\d*/])")
 
 
@@ -225,7 +226,8 @@ def _deal(rule: Rule) -> str:
 
 def _spans(text: str, numbers: Sequence[int]) -> list[tuple[int, int]] | None:
     """Where the numbers of the answer stand in its text; None if that is not plain."""
-    found = _LIST.search(text)
+    begin = find_key(text, "number", list)
+    found = _LIST.match(text, begin) if begin >= 0 else None
     spans = [match.span() for match in re.finditer(r"-?\d+", found[1])] if found else []
     spans = [(start + found.start(1), end + found.start(1)) for start, end in spans]
-    return spans if [int(text[start:end]) for start, end in spans] == list(numbers) else None
+    return spans if [text[start:end] for start, end in spans] == list(map(str, numbers)) else None

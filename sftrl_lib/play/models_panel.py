@@ -41,7 +41,7 @@ class ModelsPanel(W.VBox):
             disabled=len(cast.seeds) < 2, style={"description_width": "initial"}, layout=W.Layout(width="190px"),
         )  # fmt: skip
         self.status = W.HTML()
-        self.notice = W.HTML(page.notice(cast.note, cast.toy))
+        self.notice = W.HTML()
         self.columns: dict[str, W.HTML] = {}
         self.side_by_side = W.HBox(layout=W.Layout(grid_gap="18px"))
         for button in self.buttons:
@@ -55,10 +55,15 @@ class ModelsPanel(W.VBox):
 
     def on_seed(self, _change: dict | None = None) -> None:
         """Let the models of another training seed play."""
-        self.players = list(self.cast.load(self.seed.value))
+        failure = ""
+        try:
+            self.players = list(self.cast.load(self.seed.value))
+        except Exception as error:  # such as a damaged checkpoint
+            self.players, failure = [], f"{type(error).__name__}: {error}"
+        self.notice.value = page.notice(self.cast.note, self.cast.toy) + (page.wrong(failure) if failure else "")
         self.columns = {player.name: W.HTML(layout=W.Layout(flex="1 1 0", min_width="0")) for player in self.players}
         self.side_by_side.children = list(self.columns.values())
-        self.layout.display = "" if self.players or self.cast.note else "none"
+        self.layout.display = "" if self.players or self.notice.value else "none"
         self.clear()
 
     def on_ask(self, button: W.Button) -> None:

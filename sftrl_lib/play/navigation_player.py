@@ -18,6 +18,7 @@ from .walk_map import draw_map
 
 PICTURE = 300  # width of the map and of the street views on the page, in pixels
 LATEST = 6  # steps of the history that are shown
+GO_ON = "Show the step"  # what the button for a step that is not found says
 _RULES = {"absolute": "compass directions", "relative": "left and right"}
 _STOP = W.Layout(grid_column="1 / 4", width="auto")
 # The buttons of each action space as they lie on the page, in rows of three.
@@ -53,7 +54,7 @@ class NavigationPlayer(W.VBox):
         self.rose = W.GridBox(layout=W.Layout(grid_template_columns="repeat(3, 1fr)", width="100%"))
         self.buttons: dict[str, W.Button] = {}
         self.hint = W.Button(description="Hint", layout=W.Layout(width="auto"))
-        self.go_on = W.Button(description="Show me, go on", layout=W.Layout(width="auto"))
+        self.go_on = W.Button(description=GO_ON, layout=W.Layout(width="auto"))
         self.new_route = W.Button(description="New route", layout=W.Layout(width="auto"))
         self.city = W.Dropdown(options=[*city_names()], description="City", layout=W.Layout(width="220px"))
         self.route = W.BoundedIntText(min=0, max=10**6, description="Route", layout=W.Layout(width="180px"))
@@ -170,7 +171,7 @@ class NavigationPlayer(W.VBox):
         self.help.value = ""
         self.models.clear()
         self._show_position()
-        start = "Follow the instructions, one action at a time." if not walk.position else "Same place, other words."
+        start = "Follow the instructions, one action at a time." if not walk.position else "Same place, new directions."
         self.verdict.value = page.spoken(page.plain(start))
 
     def _button(self, action: str) -> W.Button:
@@ -219,7 +220,7 @@ class NavigationPlayer(W.VBox):
         self.score.value = self._table()
 
     def _table(self) -> str:
-        return page.table(self.scores, "right at once", [_RULES[self.walk.actions]])
+        return page.table(self.scores, "right first time", [_RULES[self.walk.actions]])
 
     def _record(self, name: str, position: int, outcome: str) -> None:
         self.scores.record(_RULES[self.walk.actions], name, (self.walk.name, position), outcome == "correct")
@@ -257,7 +258,9 @@ def _afterwards(walk: Walk) -> str:
     if walk.arrived:
         return " " + page.soft("You have reached the destination.")
     if walk.stuck:
-        return " " + page.soft(f"No attempts left; {walk.right_action} was right. “Show me, go on” takes that step.")
+        at_the_end = walk.position == walk.positions - 1
+        then = "This was the destination; press “New route”." if at_the_end else f"“{GO_ON}” takes that step."
+        return " " + page.soft(f"No attempts left; {walk.right_action} was right. {then}")
     left = walk.attempts_left
     return " " + page.soft(f"{left} attempt{'s' if left > 1 else ''} left here.") if left < walk.max_attempts else ""
 

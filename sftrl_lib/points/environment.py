@@ -150,8 +150,8 @@ class GeneralPoints(AttemptsEnv):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Deal a hand and start its chat. ``options={"hand": [four ranks], "suits": [four suits]}`` fixes it.
 
-        Raises ValueError for an unknown option, for a hand that is not four known ranks with a solution, and for
-        suits that are not four known ones or come without a hand.
+        With ``hand_size=5`` both have five. Raises ValueError for an unknown option, for a hand that is not as many
+        known ranks with a solution, and for suits that are not as many known ones or come without a hand.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -165,12 +165,13 @@ class GeneralPoints(AttemptsEnv):
             how = self.deal, self.hands, self.suits, self.target, self.hand_size
             self._cards, self._suits = deal(self.np_random, self.hand_rule, *how)
         else:
-            self._cards = check_hand(hand, self.hand_rule, self.target)
+            self._cards = check_hand(hand, self.hand_rule, self.target, self.hand_size)
         # In text, draw nothing more from np_random, so that its hands do not depend on picture seeds.
         self._picture_seed = int(self.np_random.integers(2**32)) if self.modality == "image" else 0
         if hand is not None:
             chance = np.random.default_rng([self._picture_seed, 1])
-            self._suits = deal_suits(chance, self._cards, self.suits) if suits is None else check_suits(suits)
+            given = None if suits is None else check_suits(suits, self.hand_size)
+            self._suits = given or deal_suits(chance, self._cards, self.suits)
         self._numbers = card_numbers(self._cards, self.hand_rule)
         if self.modality == "image":
             self._image = self._picture(self.image_size)

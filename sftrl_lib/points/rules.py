@@ -166,10 +166,14 @@ def deal_numbers(
     return [dealt[i][0] for i in order], [dealt[i][1] for i in order]
 
 
-def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: int) -> list[str]:
-    """`cards` as a list. Raises ValueError unless they are four known ranks with a solution."""
-    if not isinstance(cards, Sequence) or len(cards) != 4:
-        raise ValueError(f"A hand is a list of four cards such as ['4', '3', '2', 'K'], got {cards!r}.")
+_COUNTS = {4: "four", 5: "five"}  # cards in a hand
+
+
+def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: int, count: int = 4) -> list[str]:
+    """`cards` as a list. Raises ValueError unless they are `count` known ranks with a solution."""
+    if not isinstance(cards, Sequence) or len(cards) != count:
+        example = ["4", "3", "2", "K", "A"][:count]
+        raise ValueError(f"A hand is a list of {_COUNTS[count]} cards such as {example}, got {cards!r}.")
     cards = [str(card) for card in cards]
     numbers = card_numbers(cards, rule)
     if not is_solvable(numbers, target):
@@ -177,10 +181,10 @@ def check_hand(cards: Sequence[str], rule: str | Rule | Sequence[int], target: i
     return cards
 
 
-def check_suits(suits: Sequence[str]) -> list[str]:
-    """`suits` as a list. Raises ValueError unless they are four known suits."""
-    if not isinstance(suits, (list, tuple)) or len(suits) != 4:
-        raise ValueError(f"The suits of a hand are a list of four such as 'spades', got {suits!r}.")
+def check_suits(suits: Sequence[str], count: int = 4) -> list[str]:
+    """`suits` as a list. Raises ValueError unless they are `count` known suits."""
+    if not isinstance(suits, (list, tuple)) or len(suits) != count:
+        raise ValueError(f"The suits of a hand are a list of {_COUNTS[count]} such as 'spades', got {suits!r}.")
     return [check_choice("suit", suit, SUITS["any"]) for suit in suits]
 
 

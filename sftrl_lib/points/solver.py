@@ -94,14 +94,14 @@ def _formulas(numbers: tuple[int, ...]) -> dict[Fraction, frozenset[Tree]]:
     return {value: frozenset(trees) for value, trees in values.items()}
 
 
-def _wanted(a: Fraction, target: int) -> set[Fraction]:
-    """The values b for which some operation between a and b makes the target."""
-    wanted = {target - a, a - target, target + a, target * a}
+def _wanted(a: Fraction, target: int | Fraction) -> set[Fraction]:
+    """The values b for which some operation between a and b makes the target; all would do if both are 0."""
+    wanted = {target - a, a - target, target + a}
     if a:
-        wanted.add(Fraction(target) / a)
-    if target:
+        wanted |= {target * a, Fraction(target) / a}
+    if a and target:
         wanted.add(a / target)
-    return wanted | ({Fraction(0)} if not a and not target else set())
+    return wanted
 
 
 @lru_cache(maxsize=100_000)
@@ -149,9 +149,32 @@ def is_solvable(numbers: Sequence[int], target: int = 24) -> bool:
     """Whether some formula makes `target` from all of `numbers`; five of them at most."""
     if len(numbers) != 5:
         return bool(solve(numbers, target))
-    return any(
-        _wanted(a, target) & _values(right) for left, right in _splits(tuple(sorted(numbers))) for a in _values(left)
-    )
+    return next(_meetings(tuple(sorted(numbers)), Fraction(target)), None) is not None
+
+
+def one_formula(numbers: Sequence[int], target: int = 24) -> str:
+    """The first formula of `solve`; for five numbers any one. Raises ValueError if nothing makes `target`."""
+    if not is_solvable(numbers, target):
+        raise ValueError(f"Nothing makes {target} from {list(numbers)!r}.")
+    if len(numbers) != 5:
+        return solve(numbers, target)[0]
+    return render(_make(tuple(sorted(numbers)), Fraction(target)))
+
+
+def _make(numbers: tuple[int, ...], value: Fraction) -> Tree:
+    """One of the formulas that make `value`, which some do."""
+    if len(numbers) == 1:
+        return "n", numbers[0]
+    left, a, right, b = next(_meetings(numbers, value))
+    return next(tree for result, tree in _combine(a, _make(left, a), b, _make(right, b)) if result == value)
+
+
+def _meetings(numbers: tuple[int, ...], value: Fraction) -> Iterator[tuple[tuple, Fraction, tuple, Fraction]]:
+    """Every split of the numbers with a value of each part of which one operation makes `value`."""
+    for left, right in sorted(_splits(numbers)):
+        for a in sorted(_values(left)):
+            partners = _values(right) if not a and not value else _wanted(a, value) & _values(right)
+            yield from ((left, a, right, b) for b in sorted(partners))
 
 
 @lru_cache(maxsize=50_000)

@@ -17,8 +17,8 @@ from .cards import UNTIDY, draw_hand
 from .demonstrations import MAX_MISTAKES, demonstration, pictured_demonstration
 from .prompts import response
 from .rules import Rule, as_rule, card_numbers, deal_numbers, is_heldout, puzzles, rule_name, vary
-from .solver import solve
-from .verifier import has_format, read_numbers, recognition
+from .solver import one_formula
+from .verifier import REWARDS, has_format, read_numbers, recognition
 
 if TYPE_CHECKING:
     from ..models.rollout import Episode
@@ -41,8 +41,8 @@ class PointsTask(Task):
                 yield demonstration(rng, kind, vary(as_rule(self.training["rule"]), rng, **shares))
 
     def expert(self, env: gymnasium.Env, info: Mapping[str, Any]) -> str:
-        """The first of the solver's formulas, with the numbers that score."""
-        return response(info["cards"], info["numbers"], f"{solve(info['numbers'], env.target)[0]}={env.target}")
+        """One of the solver's formulas, with the numbers that score."""
+        return response(info["cards"], info["numbers"], f"{one_formula(info['numbers'], env.target)}={env.target}")
 
     def columns(self, env: gymnasium.Env, info: Mapping[str, Any]) -> dict[str, Any]:
         """What `verifier.grade` needs: the cards, the rule that scores, the target."""
@@ -169,6 +169,8 @@ GP_L = PointsTask(
     unit="hand",
     words=_WORDS,
     notebook="01_general_points",
+    rewards={outcome: reward for outcome, reward in REWARDS.items() if outcome != "misread"},
+    example={"hand": ["Q", "7", "8", "A"]},
     kinds=("expert", "suboptimal"),
     sampled=("heldout",),
     paper_lambda=6.0,
@@ -195,6 +197,7 @@ GP_VL = replace(
         "visual_ood": {"rule": "ten", "hands": "train", "suits": "red", "look": _NEW_LOOK},
     },
     probes={},
+    rewards=REWARDS,
     words=replace(
         _WORDS,
         tables={"success": ("success",), "all four cards read right": ("recognition",)},

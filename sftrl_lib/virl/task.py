@@ -19,7 +19,7 @@ from .demonstrations import demonstration
 from .prompts import ACTION_SPACES, expert_response
 from .schema import NO_LANDMARK
 from .streets import METRES_PER_DEGREE
-from .verifier import FIELDS, LEGAL, TURNING, read_answer
+from .verifier import FIELDS, LEGAL, REWARDS, TURNING, read_answer
 
 if TYPE_CHECKING:
     from ..models.rollout import Episode
@@ -200,6 +200,8 @@ VIRL_L = NavigationTask(
     unit="route",
     words=_WORDS,
     notebook="01_navigation",
+    rewards=REWARDS,
+    example={"route": 3},
     attempts=2,
     sampled=("heldout", "visual_ood"),
     paper_lambda=5.1,

@@ -125,7 +125,7 @@ class RejectionConfig(SFTConfig):
         super().__post_init__()
         check_choice(self, "counted", COUNTED)
         check_whole(self, "count", "attempts", "max_new_tokens")
-        check_number(self, "temperature", above=True)
+        check_temperatures(self, "temperature")
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ class PPOConfig:
         check_flag(self, "share_backbone")
         check_whole(self, "group", least=0)
         check(self, "group", self.group != 1 and self.episodes % (self.group or 1) == 0, "0 or a divisor of episodes")
+        check(self, "group", not (self.group and self.share_backbone), "0 with share_backbone: GRPO has no critic")
 
 
 @dataclass(frozen=True)

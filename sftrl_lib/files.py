@@ -76,9 +76,12 @@ def sha256(path: Path) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Write the digests of all files in `folder`, as its last file; hidden ones are what a kill has left of a write."""
-    files = (path.name for path in folder.iterdir() if path.is_file())
-    names = sorted(name for name in files if name != SEAL and not name.startswith("."))
+    """Write the digests of all files in `folder`, as its last file; hidden ones are what a kill has left of a write.
+
+    Those in its folders count as well: a checkpoint in shards has some.
+    """
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = sorted(name for name in files if name != SEAL and "/." not in f"/{name}")
     write_atomically(folder / SEAL, json.dumps({name: sha256(folder / name) for name in names}, indent=1) + "\n")
 
 
@@ -92,7 +95,7 @@ def check_seal(folder: Path, *names: str) -> None:
         return
     try:
         sealed = dict(json.loads(path.read_text(encoding="utf-8")))
-        if elsewhere := [name for name in sealed if name != Path(name).name]:
+        if elsewhere := [name for name in sealed if not _is_below(name)]:
             raise ValueError(f"{ascii(elsewhere[0])} is no name in this folder")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BrokenSeal(path, f"{SEAL} is no list of digests: {reason(error)}") from error
@@ -101,6 +104,11 @@ def check_seal(folder: Path, *names: str) -> None:
             raise BrokenSeal(folder / name, f"{name} is missing")
         if sha256(folder / name) != sealed[name]:
             raise BrokenSeal(folder / name, f"{name} is not as {SEAL} lists it; if you changed it, delete {SEAL}")
+
+
+def _is_below(name: str) -> bool:
+    """Whether it is a plain path to something in a folder, as `seal` writes them."""
+    return bool(name) and "\\" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def flush(folder: Path) -> None:

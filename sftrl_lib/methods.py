@@ -21,7 +21,7 @@ RL_PANELS = {
     "success": "success of rollouts",
     "entropy": "entropy (nats per token)",
     "value_loss": "value loss",
-    "clip_fraction": "share of clipped tokens",
+    "clip_fraction": "clip fraction",
 }
 
 

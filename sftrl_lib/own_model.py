@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from . import paths
 from .files import write_atomically
-from .foundation.taught import TAUGHT
+from .plan import parameters_of
 from .profiles import PROFILES, Profile, Study
 from .profiles.with_model import OwnModel, find, record_of, rounded
 from .runs import DATA_SEED
@@ -94,7 +94,7 @@ def _measured(profile: Profile, source: str) -> OwnModel:
         if context and needed > context:
             left_out[study.task.label] = f"a chat takes {needed:,} tokens and the model's context is {context:,}"
             continue
-        times = policy.parameters_count / (_parameters(study.foundation) or policy.parameters_count)
+        times = policy.parameters_count / parameters_of(study.foundation)
         numbers = {"fork_flops": rounded(study.fork_flops * times), "max_new_tokens": longest}
         studies[study.task.key] = numbers
     return OwnModel(profile.name, source, policy.parameters_count, studies, left_out)
@@ -123,14 +123,3 @@ def _lengths(policy: Policy, study: Study) -> tuple[int, int]:
 def _most_attempts(study: Study) -> int:
     varied = [s["attempts"] for e in study.experiments for arm in e.arms for s in arm.settings if "attempts" in s]
     return max(study.ppo.attempts, study.evaluation.attempts, *study.evaluation.attempts_grid, *varied)
-
-
-def _parameters(foundation: str) -> int | None:
-    """Of the model that a study was sized for: one of ours, or what is taught; None if it is not known."""
-    base = TAUGHT[foundation].base if foundation in TAUGHT else foundation
-    folder = paths.named_model(base)
-    if folder is None:
-        return None
-    if (record := folder / "record.json").is_file():
-        return json.loads(record.read_text(encoding="utf-8"))["parameters"]
-    return (folder / "model.safetensors").stat().st_size // 4

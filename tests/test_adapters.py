@@ -102,7 +102,7 @@ def test_a_reference_on_the_same_model_says_what_a_second_model_says(two, tmp_pa
         count, learning = policy.parameters_count, [p for p in policy.model.parameters() if p.requires_grad]
         reference = policy.reference(init)
         assert torch.equal(policy.model(input_ids=ids).logits, before) and not torch.equal(before, expected)
-        with reference.speaking():
+        with reference.adapters_active():
             assert torch.equal(reference.logits(reference.decoder(input_ids=ids)[0]), expected)
         assert torch.equal(policy.model(input_ids=ids).logits, before)
     assert policy.parameters_count == count
@@ -137,7 +137,7 @@ def test_a_rank_trains_adapters_on_inits_weights(tiny_folder, home):
         trained, init = final_policy(run), final_policy(run.init)
         ids = torch.arange(40, 60)[None]
         reference = trained.reference(snapshots_of(run.init)[-1].folder)
-        with torch.no_grad(), reference.speaking():
+        with torch.no_grad(), reference.adapters_active():
             said = reference.logits(reference.decoder(input_ids=ids)[0])
             assert torch.equal(said, init.logits(init.decoder(input_ids=ids)[0]))
         with torch.no_grad():

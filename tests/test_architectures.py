@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_batch import walked
 from test_rollout import check_against_forward, check_against_generate, environments, play
-from tiny_models import sharpen
+from tiny_models import sharpen, with_advantages
 from transformers import (
     CohereConfig,
     Gemma2Config,
@@ -30,7 +30,7 @@ from sftrl_lib.configs import PPOConfig
 from sftrl_lib.models.checkpoint import CheckpointError
 from sftrl_lib.models.policy import Policy, ValueHead, check_model, load_policy
 from sftrl_lib.training.batch import make_batch, pack
-from sftrl_lib.training.ppo import token_logprobs, with_advantages
+from sftrl_lib.training.ppo import token_logprobs
 
 SIZES = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

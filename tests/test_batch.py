@@ -7,14 +7,14 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from tiny_models import assert_same_gradients, gradients, played_hands, reference_logprobs, tiny_policy
+from tiny_models import assert_same_gradients, gradients, played_hands, reference_logprobs, tiny_policy, with_advantages
 
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.configs import PPOConfig
 from sftrl_lib.models.rollout import Attempt, Conversation, Episode
 from sftrl_lib.training.batch import by_length, key_weights, lay_out, make_batch, pack, row_length
 from sftrl_lib.training.logprobs import token_logprobs
-from sftrl_lib.training.ppo import ppo_loss, with_advantages
+from sftrl_lib.training.ppo import ppo_loss
 from sftrl_lib.virl import expert_pairs
 
 CONFIG = PPOConfig(episodes=4, attempts=3, max_new_tokens=10)

@@ -192,3 +192,22 @@ def test_registries_name_what_they_have():
         get_profile("huge")
     with pytest.raises(ValueError, match="cannot start at 'nowhere'"):
         Method("m", "M", "#000000", "o", SFTConfig, start="nowhere")
+
+
+@pytest.mark.parametrize("key", ["gp-l", "virl-l"])
+def test_sft_on_own_answers_learns_as_the_study_s_sft_and_samples_as_its_rl(key):
+    study = LAPTOP.study(key)
+    config = study.config(METHODS["rejection"])
+    assert config.lr == study.sft.lr and config.group_by_length == study.sft.group_by_length
+    assert (config.attempts, config.max_new_tokens) == (study.ppo.attempts, study.ppo.max_new_tokens)
+
+
+def test_a_numbered_gpu_is_refused():
+    """transformers' trainer would take the first one that it sees all the same."""
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES says which GPU"):
+        replace(LAPTOP, device="cuda:1")
+
+
+def test_grpo_has_no_critic_to_share_the_backbone_with():
+    with pytest.raises(ValueError, match="0 with share_backbone"):
+        PPOConfig(group=8, share_backbone=True)

@@ -8,7 +8,7 @@ import torch
 from test_pictures_training import Album, Guided, hand_environments, play_in
 from test_rollout import environments
 from test_rollout import play as play_text
-from tiny_models import forward_inputs, reference_logprobs, reference_values, tiny_mllama_policy
+from tiny_models import forward_inputs, reference_logprobs, reference_values, tiny_mllama_policy, with_advantages
 
 from sftrl_lib.configs import PPOConfig, SFTConfig
 from sftrl_lib.messages import message_text
@@ -22,7 +22,7 @@ from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.data import make_dataset
 from sftrl_lib.training.logprobs import token_logprobs
-from sftrl_lib.training.ppo import accumulate_gradient, with_advantages
+from sftrl_lib.training.ppo import accumulate_gradient
 
 CONFIG = PPOConfig(episodes=4, attempts=2, max_new_tokens=8)
 TRAINING = SFTConfig(examples=8, batch_size=4, lr=1e-3)

@@ -14,6 +14,7 @@ from tiny_models import (
     reference_values,
     tiny_policy,
     tiny_vision_policy,
+    with_advantages,
 )
 
 from sftrl_lib import paths
@@ -33,7 +34,7 @@ from sftrl_lib.training.branch import Branch
 from sftrl_lib.training.compute import Compute
 from sftrl_lib.training.data import make_dataset
 from sftrl_lib.training.logprobs import token_logprobs
-from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss, with_advantages
+from sftrl_lib.training.ppo import accumulate_gradient, ppo_loss
 from sftrl_lib.training.sft import tokens_per_example, train_steps
 from sftrl_lib.virl.environment import Navigation
 from sftrl_lib.virl.prompts import expert_pairs, expert_response

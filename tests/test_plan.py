@@ -12,7 +12,7 @@ from sftrl_lib.runs import Run
 
 PAPER = PROFILES["paper"]
 SHAPE = Shape(1_000, layers=2, hidden=8, inner=16, queries=8, keys=4, vocabulary=50)
-SLOW = Machine("slow", memory=1e6, flops=1e9, bandwidth=1e6)
+SLOW = Machine("slow", memory=1e6, flops=1e9, flops32=1e8, bandwidth=1e6)
 
 
 def test_the_shape_of_a_model_is_counted_without_its_weights():
@@ -35,6 +35,9 @@ def test_memory_by_hand():
     assert found.cache == 2 * 2 * 4 * 2 * 64 * slots
     assert found.activations == slots * 2 * (24 * 8 + 2 * (2 * 8 + 2 * 4 + 4 * 16))
     assert found.logits == 4 * 4 * slots * 50
+    assert found.loading == 6 * 1_000 and found.total == sum((found.states, found.copy, found.cache, found.activations,
+                                                              found.logits))  # fmt: skip
+    assert replace(found, loading=1e9).total == 1e9
     whole = Planner(profile, SLOW, gpus=2, shared=False).memory(study, SHAPE, lengths)
     assert whole.states == 16 * 1_000 and whole.copy == 0 and whole.cache == 2 * found.cache  # float32
 
@@ -44,6 +47,8 @@ def test_hours_by_hand():
     found = Planner(PAPER, MACHINES["h100-80gb"], gpus=8, mfu=0.5).estimate(run, SHAPE, Lengths(100, 20, 30, 1, True))
     assert found.hours == pytest.approx(1e19 * 4 / 3 / (8 * 989e12 * 0.5) / 3600)
     assert found.steps == -(-(10**19) // (6 * 1_000 * 128 * 120))
+    init = Planner(PAPER, MACHINES["h100-80gb"], gpus=8).estimate(run.init, SHAPE, Lengths(100, 20, 30, 1, True))
+    assert init.steps == 400 and init.flops == 400 * 6 * 1_000 * 128 * 120
 
 
 def test_what_rl_spends_is_its_budget():
@@ -70,10 +75,26 @@ def test_the_dry_run_of_the_paper(capsys):
     """One line for each run, and memory that fits 8 x 80 GB in shares only."""
     assert plan.main(["--profile", "paper", "--gpu", "h100-80gb", "--gpus", "8", "--price", "2.5"]) == 0
     text = capsys.readouterr().out
-    assert text.count("main-s0") == 8 and "GP-VL: meta-llama" in text and " at 2.5 an hour" in text
+    assert text.count("main-s0") == 8 and text.count("init-s0") == 4
+    assert "GP-VL: meta-llama" in text and " at 2.5 an hour" in text
     assert text.count(", fits") == 4
     assert plan.main(["--gpu", "h100-80gb", "--ddp"]) == 0
     assert capsys.readouterr().out.count("DOES NOT FIT") == 4
+
+
+def test_smollm2_is_known_before_it_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    assert plan.parameters_of("smollm2-gp-l") == 134_515_008  # as published
+    assert plan.main(["--profile", "smollm2", "--gpus", "1", "--seeds", "5"]) == 0
+    text = capsys.readouterr().out
+    assert text.count(", fits") == 2 and "gp-l-rl-main-s5" in text and "-s0" not in text
+
+
+def test_weights_that_play_in_float32_are_read_and_multiplied_as_such():
+    """Mixed precision: the whole weights play and are tested in float32, a copy of shards plays in bfloat16."""
+    whole, shards = (Planner(PAPER, MACHINES["h100-80gb"], gpus=2, shared=shared) for shared in (False, True))
+    assert [p.playing(p.copied) for p in (whole, shards)] == [4, 2] and shards.playing(copied=False) == 4
+    assert whole.rate(4) == pytest.approx(67 / 989 * whole.rate(2))
 
 
 def test_the_formulas_beside_what_a_bench_measured():
@@ -87,6 +108,7 @@ def test_the_formulas_beside_what_a_bench_measured():
     (["--gpu", "abacus"], "GPU='abacus' is not known; use one of a100-40gb"),
     (["--gpus", "0"], "GPUS is a whole number from 1"),
     (["--profile", "nobody"], "Unknown profile 'nobody'"),
+    (["--check", "results/bench/nvidia-h200.json"], "nvidia-h200.json has no row of a CPU"),
 ])  # fmt: skip
 def test_bad_words_are_one_sentence(capsys, arguments, message):
     assert plan.main(arguments) == 2

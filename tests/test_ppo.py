@@ -13,6 +13,7 @@ from tiny_models import (
     reference_logprobs,
     reference_values,
     tiny_policy,
+    with_advantages,
 )
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -28,7 +29,6 @@ from sftrl_lib.training.ppo import (
     gae,
     learn,
     ppo_loss,
-    with_advantages,
 )
 
 CONFIG = PPOConfig(episodes=4, attempts=3, max_new_tokens=10)

@@ -62,6 +62,18 @@ def test_every_byte_counts(sealed):
     check_seal(sealed)
 
 
+def test_files_in_folders_count_as_well(tmp_path):
+    """Those of a checkpoint in shards, for instance."""
+    (tmp_path / "fresh" / "shards").mkdir(parents=True)
+    (tmp_path / "fresh" / "shards" / "0").write_text("weights")
+    replace_folder(tmp_path / "fresh", tmp_path / "folder")
+    check_seal(tmp_path / "folder")
+    flip(tmp_path / "folder" / "shards" / "0")
+    assert broken(tmp_path / "folder") == "0"
+    (tmp_path / "folder" / SEAL).write_text(json.dumps({"../fresh": "0" * 64}))
+    assert broken(tmp_path / "folder") == SEAL
+
+
 def test_what_came_later_and_what_has_no_seal_is_taken_as_it_is(sealed):
     (sealed / "c").touch()
     check_seal(sealed)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import gymnasium
 import pytest
 import torch
-from tiny_models import played_hands, reference_logprobs, reference_values, tiny_policy
+from tiny_models import played_hands, reference_logprobs, reference_values, tiny_policy, with_advantages
 
 import sftrl_lib  # noqa: F401  (registers the environments)
 from sftrl_lib.configs import PPOConfig
@@ -76,7 +76,7 @@ def test_the_same_model_behind_it_plays_the_same_games(policy):
 
 def test_the_learner_computes_its_own_probabilities_and_values(policy):
     played = hands(with_engine(policy, FakeGeneration(policy, off=0.01)), 1.0)
-    episodes, logs = ppo.rescored(policy, played, CONFIG, 100, Processes())
+    episodes, logs = ppo.rescored(policy, played, CONFIG, "", 100, Processes())
     gaps = []
     for before, after in zip(played, episodes, strict=True):
         [conversation] = after.conversations
@@ -92,13 +92,24 @@ def test_the_learner_computes_its_own_probabilities_and_values(policy):
     assert logs["truncated"] == pytest.approx((gaps.exp() > 1.2).double().mean().item())
 
 
+def test_what_is_cut_with_one_ratio_per_answer_is_what_the_loss_weights(policy):
+    """The answer's tokens count by where the key of the formula stands, as in the official ratio."""
+    config = replace(CONFIG, ratio="sequence")
+    played = hands(with_engine(policy, FakeGeneration(policy, off=0.01)), 1.0)
+    for key in ("", "formula"):
+        episodes, logs = ppo.rescored(policy, played, config, key, 10_000, Processes())
+        batch = make_batch(with_advantages(episodes, config), policy, key)
+        cut = ppo.importance(batch, batch.old_logprobs, config).exp() > config.importance_cap
+        assert logs["truncated"] == pytest.approx(cut.double().mean().item())
+
+
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
 def test_the_objective_is_weighted_with_the_truncated_ratio(policy, ratio):
     """Against the first step's gradient written out: advantage times weight times grad log p."""
     config = replace(CONFIG, ratio=ratio, value_coef=0.0)
     played = hands(with_engine(policy, FakeGeneration(policy, off=0.01)), 1.0)
-    episodes, _ = ppo.rescored(policy, played, config, 10_000, Processes())
-    batch = make_batch([row for row in ppo.with_advantages(episodes, config)], policy)
+    episodes, _ = ppo.rescored(policy, played, config, "", 10_000, Processes())
+    batch = make_batch([row for row in with_advantages(episodes, config)], policy)
     loss, _ = ppo.ppo_loss(policy, batch, config)
     found = torch.autograd.grad(loss, policy.model.lm_head.weight)[0]
     weights, advantages = (batch.old_logprobs - batch.sampled_logprobs).exp(), batch.advantages[batch.attempt]
@@ -117,10 +128,10 @@ def test_the_objective_is_weighted_with_the_truncated_ratio(policy, ratio):
 
 def test_the_weight_is_one_where_the_engine_is_exact(policy):
     played = played_hands(policy)
-    episodes, logs = ppo.rescored(policy, played, CONFIG, 10_000, Processes())
+    episodes, logs = ppo.rescored(policy, played, CONFIG, "", 10_000, Processes())
     assert logs["engine_gap"] < 1e-5 and logs["truncated"] == 0
     [own], [again] = (
-        [ppo.ppo_loss(policy, make_batch(ppo.with_advantages(e, CONFIG), policy), c)[0].item()]
+        [ppo.ppo_loss(policy, make_batch(with_advantages(e, CONFIG), policy), c)[0].item()]
         for e, c in ((played, replace(CONFIG, importance_cap=0.0)), (episodes, CONFIG))
     )
     assert own == pytest.approx(again, abs=1e-4)

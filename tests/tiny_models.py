@@ -31,6 +31,7 @@ from sftrl_lib.foundation.pretrain import FoundationConfig, new_model
 from sftrl_lib.models.policy import Policy, ValueHead
 from sftrl_lib.models.rollout import rollout
 from sftrl_lib.profiles import SMOKE, Profile
+from sftrl_lib.training import ppo
 
 TINY = FoundationConfig(hidden_size=32, layers=2, heads=4, key_value_heads=2, intermediate_size=64)
 
@@ -267,6 +268,11 @@ def played_hands(policy, temperature=1.0, seed=0, attempts=(3, 1, 3, 2), max_new
     envs = [gymnasium.make("sftrl/GeneralPoints-v0", max_attempts=n).unwrapped for n in attempts]
     resets = [{"seed": i} for i in range(len(envs))]
     return rollout(policy, envs, resets, temperature, max_new_tokens, [100 * seed + i for i in range(len(envs))])
+
+
+def with_advantages(episodes, config):
+    """What PPO learns from: the conversations of every episode with their attempts' advantages and returns."""
+    return ppo.with_steps(episodes, ppo.normalised_estimates(episodes, config))
 
 
 def gradients(policy, loss):

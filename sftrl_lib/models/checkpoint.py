@@ -131,16 +131,21 @@ def _meta(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return meta
 
 
+def restore(folder: Path) -> bool:
+    """Put back what a kill has left half replaced; returns whether there is a checkpoint in `folder`."""
+    old = folder.with_name(folder.name + ".old")
+    if not folder.exists() and old.exists():
+        os.replace(old, folder)
+    return folder.exists()
+
+
 def load_state(folder: Path, state: State, config: dict[str, Any]) -> dict[str, Any] | None:
     """Load a checkpoint of exactly this `config` into `state` and return its progress; None if there is none.
 
     Raises CheckpointError if the checkpoint is damaged or was made with another configuration.
     """
-    if not folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        if not old.exists():
-            return None
-        os.replace(old, folder)
+    if not restore(folder):
+        return None
     try:
         check_seal(folder)
         meta = _meta(folder, config)

@@ -99,14 +99,17 @@ class Policy:
     adapters: str = ""  # those of its model that speak, where it shares the model with another policy
 
     def precision(self) -> torch.autocast:
-        """The context in which the decoder learns. The head, the critic and every loss stay outside, in float32."""
+        """The context in which the decoder learns: in RL and in teaching head, critic and losses stay in float32.
+
+        TRL's SFT runs the head in bfloat16 as well.
+        """
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
     def reference(self, folder: Path) -> Policy:
         """The policy in `folder` on this one's model: with a second set of adapters, or none; no second model.
 
-        None if `folder` is that of the weights below the adapters. It speaks inside ``with reference.speaking()`` only,
-        never learns, and is not saved.
+        None if `folder` is that of the weights below the adapters. It answers inside ``with
+        reference.adapters_active()`` only, never learns, and is not saved.
         """
         if not (Path(folder) / "adapter_config.json").is_file():
             return replace(self, adapters=_NONE, value_head=None)
@@ -115,7 +118,7 @@ class Policy:
         return replace(self, adapters=_REFERENCE, value_head=None)
 
     @contextmanager
-    def speaking(self) -> Iterator[None]:
+    def adapters_active(self) -> Iterator[None]:
         """Switches its adapters in, if it shares its model; inside, no other policy of that model is to be used."""
         if not self.adapters:
             yield

@@ -53,14 +53,17 @@ def _placed(profile: Profile) -> Profile:
     return replace(profile, device=device, micro_batch_tokens=tokens)
 
 
-_ALL = SMOKE, LAPTOP, HEADLINE, SEARCH, SMOLLM2, SMOLLM2_SMOKE
-PROFILES: Registry[Profile] = Registry("profile", (*map(_placed, _ALL), PAPER))
+_ALL = SMOKE, LAPTOP, HEADLINE, SEARCH, SMOLLM2, SMOLLM2_SMOKE, PAPER
+PROFILES: Registry[Profile] = Registry("profile", _ALL)
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`, also one with a model of your own. Raises ValueError that lists the known ones."""
+    """The profile called `name`, also one with a model of your own, on the device that was asked for.
+
+    Raises ValueError that lists the known ones.
+    """
     own = with_model.find(name, PROFILES) if name not in PROFILES and re.fullmatch(r"[a-z0-9_]+", name) else None
-    return own or PROFILES[name]
+    return _placed(own or PROFILES[name])
 
 
 def banner(profile: str) -> str:

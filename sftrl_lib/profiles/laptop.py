@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .. import paths
-from ..configs import EvaluationConfig, PPOConfig, RejectionConfig, SFTConfig
+from ..configs import EvaluationConfig, PPOConfig, SFTConfig
 from ..experiments import (
     ATTEMPTS,
     DFT,
@@ -72,7 +72,6 @@ VIRL_L = Study(
     init_lr=1e-3,
     sft=SFTConfig(lr=3e-4, batch_size=16, group_by_length=True),  # both branches' rates: chosen by the search
     ppo=PPOConfig(lr=6e-4, episodes=32, attempts=2, max_new_tokens=64, value_lr=1e-2),
-    more=(RejectionConfig(batch_size=16, group_by_length=True, attempts=2, max_new_tokens=64),),
     controls=(SFT_DENSE, DFT, GRPO, rejection(1_344)),
     evaluation=EvaluationConfig(
         episodes_end=250, episodes_curve=64, episodes_greedy=125, attempts=2, max_new_tokens=64, attempts_grid=(1, 2)

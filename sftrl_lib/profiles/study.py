@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..configs import (
     EvaluationConfig,
     LoRAConfig,
     PPOConfig,
+    RejectionConfig,
     SFTConfig,
     check,
     check_choice,
@@ -59,11 +60,18 @@ class Study:
             check_number(self, "init_lr", high=HIGHEST_RATE, above=True)
 
     def config(self, method: Method) -> Any:
-        """The configuration of a method: the study's of that class, or else the class's defaults."""
+        """The configuration of a method: the study's of that class, or else the class's defaults.
+
+        SFT on Init's own answers samples as the study's RL does and learns as its SFT does.
+        """
         if method is INIT and self.init_lr:
             return replace(self.sft, lr=self.init_lr)
-        given = (config for config in (self.sft, self.ppo, *self.more) if isinstance(config, method.config))
-        return next(given, None) or method.config()
+        given = next((c for c in (self.sft, self.ppo, *self.more) if isinstance(c, method.config)), None)
+        if given is None and method.config is RejectionConfig:
+            learns = {each.name: getattr(self.sft, each.name) for each in fields(SFTConfig)}
+            samples = {name: getattr(self.ppo, name) for name in ("attempts", "temperature", "max_new_tokens")}
+            return RejectionConfig(**learns, **samples)
+        return given or method.config()
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of that name. Raises ValueError that lists those of the study."""
@@ -82,19 +90,21 @@ class Profile:
     seeds: tuple[int, ...]  # of the main comparison
     studies: tuple[Study, ...]
     ablation_seeds: tuple[int, ...] = (0,)  # of the other experiments, unless seeds are given
-    device: str = "auto"  # cpu, cuda, mps, cuda:1, ...; auto: the GPU if there is one
+    device: str = "auto"  # cpu, cuda or mps; auto: the GPU if there is one
     dtype: str = "float32"  # of the weights, one of `DTYPES`
     lora: LoRAConfig | None = None  # train adapters in place of all weights
     engine: str = "ours"  # of the rollouts in training: ours, or vllm where it is installed
     rollout_batch: int = 256  # episodes decoded side by side; what they answer does not depend on it
     # How a gradient is computed, not which (only rounding differs, as between devices), so no part of any identity:
-    micro_batch_tokens: int = MICRO_BATCH_TOKENS  # that RL learns from at once, padding included; a GPU takes more
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS  # of a micro-batch of RL, padding included; a GPU takes more
     gradient_checkpointing: bool = False  # keep a layer's input only and compute the rest twice: a third more work
-    keeps_training: bool = True  # what a finished run would go on from: three times its model
+    keeps_training: bool = True  # resume checkpoints of finished runs: three times the model
     toy: bool = False  # too small for its numbers to mean anything, which figures and notebooks then say
 
     def __post_init__(self) -> None:
         check(self, "name", bool(re.fullmatch(r"[a-z][a-z0-9_]*", str(self.name))), "a lower-case name")
+        # transformers' trainer takes the first GPU that it sees, whatever number is asked for
+        check(self, "device", ":" not in self.device, "cpu, cuda, mps or auto; CUDA_VISIBLE_DEVICES says which GPU")
         check_choice(self, "dtype", DTYPES)
         check_choice(self, "engine", ENGINES)
         check_whole(self, "rollout_batch", "micro_batch_tokens")

@@ -59,7 +59,7 @@ def train_by_updates(
     saved = saved or {"update": 0, "written": 0, "paper_end": False, "compute": branch.compute.to_dict(), "history": []}
     branch.compute = compute = Compute(**saved["compute"])
     history = saved["history"]
-    processes.follow(policy)
+    processes.sync_actor(policy)
     bar = progress_bar(100, f"{name} seed {branch.seed}", "%", shown=processes.main)
     with tracked(branch) as report:
         while compute.fork_flops < branch.budget:
@@ -68,7 +68,7 @@ def train_by_updates(
                 _check_finite(branch, entry, name)
             except FloatingPointError as error:
                 raise FloatingPointError(f"Update {saved['update'] + 1}: {error}") from None
-            processes.follow(policy)
+            processes.sync_actor(policy)
             saved["update"] += 1
             history.append({"update": saved["update"], "flops": compute.flops, **entry})
             report(saved["update"], history[-1])

@@ -86,7 +86,7 @@ def train(branch: Branch, save_every: int = 5) -> None:
         resets = [{"seed": seed} for seed in processes.share(hands)]
         actor, sampling = processes.actor(policy), processes.share(seeds[config.episodes :])
         episodes = rollout(actor, envs, resets, config.temperature, config.max_new_tokens, sampling)
-        everywhere = processes.together([outline(episode) for episode in episodes])
+        everywhere = processes.gather([outline(episode) for episode in episodes])
         branch.compute.buffer_tokens += sum(episode.tokens_read for episode in everywhere)
         # 3. Learning
         logs, tokens = learn(
@@ -130,13 +130,13 @@ def learn(
         check_number(attempt.value, "PPO's estimate of a value", config, "value_lr")
     mismatch: Logs = {}
     if config.importance_cap:
-        episodes, mismatch = rescored(policy, episodes, config, micro_batch_tokens, processes)
-    everywhere = processes.together([outline(episode) for episode in episodes])
+        episodes, mismatch = rescored(policy, episodes, config, answer_key, micro_batch_tokens, processes)
+    everywhere = processes.gather([outline(episode) for episode in episodes])
     estimates = normalised_estimates(everywhere, config)
     of_episodes = [pack(c) for c in with_steps(episodes, processes.share(estimates))]
     rows = [row for its_rows in of_episodes for row in its_rows]
     # All rows are numbered; each process knows where in them its own are.
-    counts = processes.together([len(its_rows) for its_rows in of_episodes])
+    counts = processes.gather([len(its_rows) for its_rows in of_episodes])
     firsts = processes.share(np.cumsum([0, *counts[:-1]]).tolist())
     numbers = [first + i for first, its in zip(firsts, of_episodes, strict=True) for i in range(len(its))]
     own = dict(zip(numbers, rows, strict=True))
@@ -199,24 +199,24 @@ def with_steps(episodes: Sequence[Episode], estimates: Sequence[tuple[np.ndarray
     return found
 
 
-def with_advantages(episodes: Sequence[Episode], config: PPOConfig) -> list[Conversations]:
-    """The conversations of every episode, with the advantages (normalised) and the returns of their attempts."""
-    return with_steps(episodes, normalised_estimates(episodes, config))
-
-
 @torch.no_grad()
 def rescored(
-    policy: Policy, episodes: Sequence[Episode], config: PPOConfig, micro_batch_tokens: int, processes: Processes
+    policy: Policy,
+    episodes: Sequence[Episode],
+    config: PPOConfig,
+    answer_key: str,
+    micro_batch_tokens: int,
+    processes: Processes,
 ) -> tuple[list[Episode], Logs]:
     """The episodes with the learner's own log-probabilities and values; and how far the engine's are from them."""
     policy.model.eval()  # as while it plays
-    rows = [row for conversations in with_steps(episodes, _none(episodes)) for row in pack(conversations)]
+    rows = [row for conversations in with_steps(episodes, _zero_estimates(episodes)) for row in pack(conversations)]
     gaps, ratios = [np.zeros(0)], [np.zeros(0)]
     again: dict[int, Attempt] = {}
     parts = by_length(rows, micro_batch_tokens)
     for number in range(processes.most(len(parts))):
         part = parts[min(number, len(parts) - 1)]
-        batch = make_batch(part, policy)
+        batch = make_batch(part, policy, answer_key if config.ratio == "sequence" else "")
         logprobs, values = processes.forward(_score, policy, batch, config.temperature)
         if number >= len(parts):  # another process has more
             continue
@@ -240,7 +240,7 @@ def rescored(
     return found, {"engine_gap": far / tokens, "engine_kl": kl / tokens, "truncated": cut / actions}
 
 
-def _none(episodes: Sequence[Episode]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _zero_estimates(episodes: Sequence[Episode]) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.zeros(len(episode.attempts)),) * 2 for episode in episodes]
 
 
@@ -317,10 +317,11 @@ def accumulate_gradient(
         batch = make_batch(part, policy, key)
         init_logprobs = None
         if config.kl_coef and reference is not None:
-            with torch.no_grad(), reference.speaking():
-                init_logprobs = token_logprobs(reference, batch, config.temperature)
-        loss, log = processes.forward(ppo_loss, policy, batch, config, init_logprobs, counts)
-        processes.backward(loss if counted else 0.0 * loss, last=number == count - 1)
+            with torch.no_grad(), reference.adapters_active():
+                init_logprobs = processes.forward(token_logprobs, reference, batch, config.temperature)
+        with processes.micro_batch(last=number == count - 1):
+            loss, log = processes.forward(ppo_loss, policy, batch, config, init_logprobs, counts)
+            processes.backward(loss if counted else 0.0 * loss)
         logs.append(log if counted else dict.fromkeys(log, 0.0))
     names = list(logs[0])
     return dict(zip(names, processes.total(*(sum(log[name] for log in logs) for name in names)), strict=True))

@@ -30,14 +30,14 @@ from torch.nn.utils import clip_grad_norm_
 
 from ..configs import PPOConfig
 from ..files import check_seal, fresh_folder, reason, replace_folder
-from ..models.checkpoint import CheckpointError, State, load_progress, load_state, save_progress, save_state
+from ..models.checkpoint import CheckpointError, State, load_progress, load_state, restore, save_progress, save_state
 from ..models.policy import Policy
 from ..models.vllm import VLLMDecoding, vllm_policy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_PATIENCE = timedelta(hours=3)  # that processes wait for one which makes data
+_COLLECTIVE_TIMEOUT = timedelta(hours=3)  # one process makes the data while the others wait
 T = TypeVar("T")
 Weights = dict[str, torch.Tensor]
 
@@ -79,7 +79,7 @@ class Processes:
         """This process's part of `items`: every so many-th."""
         return list(items[self.rank :: self.count])
 
-    def together(self, own: Sequence[T]) -> list[T]:
+    def gather(self, own: Sequence[T]) -> list[T]:
         """The items of all processes, in the order in which `share` dealt them; small ones, for they are pickled."""
         if self.count == 1:
             return list(own)
@@ -123,16 +123,13 @@ class Processes:
     ) -> torch.optim.Optimizer:
         """Make `policy` learn in all processes; returns the optimizer to use instead.
 
-        `engine` is to play. Raises ValueError for one that is not installed, and for FSDP of version 1, which knows no
-        two groups of parameters.
+        `engine` is to play. Raises ValueError for one that is not installed.
         """
         if self.accelerator is None and engine == "ours":
             return optimizer
         if self.accelerator is None:
             self._copy = vllm_policy(policy, _accelerator(policy.device.type), config.max_new_tokens)
             return optimizer
-        if self._fsdp and not self.accelerator.is_fsdp2:
-            raise ValueError("FSDP of version 1 is not supported; set fsdp_version: 2 in the configuration file.")
         # A new one: TRL's trainer leaves another state behind. DDP must know if weights may be unused, as those of a
         # vision tower are where no row has a picture.
         self.accelerator = _accelerator(self.accelerator.device.type, unused=policy.processor is not None)
@@ -164,13 +161,24 @@ class Processes:
         """`function(*args)`, through the learner if there are several processes; all of them must call it as often."""
         return self._learner(function, *args) if self._learner is not None else function(*args)
 
-    def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of a loss, this process's share; after the `last` one of the minibatch they are added up."""
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Around the forward and backward pass of a micro-batch: gradients are exchanged after the `last` one alone.
+
+        Shards are exchanged after each: FSDP would otherwise keep whole gradients on every GPU in the meantime.
+        """
         if self._learner is None:
-            loss.backward()
+            yield
             return
         self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed looks at it
-        with nullcontext() if last else self.accelerator.no_sync(self._learner):
+        with nullcontext() if last or self._fsdp else self.accelerator.no_sync(self._learner):
+            yield
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a loss, this process's share, within its `micro_batch`."""
+        if self._learner is None:
+            loss.backward()
+        else:
             self.accelerator.backward(loss * self.count)  # gradients are averaged, and we want their sum
 
     def clip(self, parameters: Sequence[torch.nn.Parameter], most: float) -> float:
@@ -187,7 +195,7 @@ class Processes:
         return self._copy or policy
 
     @torch.no_grad()
-    def follow(self, policy: Policy) -> None:
+    def sync_actor(self, policy: Policy) -> None:
         """Bring the copy up to date, one tensor at a time."""
         if self._copy is None:
             return
@@ -224,7 +232,9 @@ class Processes:
         if not (self._fsdp or self._deepspeed):
             with self.main_first():  # which may have to put back what a kill left half replaced
                 return load_state(folder, state, config)
-        if not folder.exists():
+        with self.main_first():
+            found = restore(folder)
+        if not found:
             return None
         progress = load_progress(folder, {**config, "processes": self.count})
         try:
@@ -242,7 +252,8 @@ ALONE = Processes()
 def launched(device: str = "auto") -> Processes:
     """The processes that ``accelerate launch`` started, or this one alone.
 
-    Raises ValueError if DeepSpeed is asked for and not installed, or with ZeRO-3.
+    Raises ValueError if DeepSpeed is asked for and not installed, for ZeRO-3, and for FSDP of version 1, which knows no
+    two groups of parameters.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not several and not any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED")):
@@ -252,6 +263,8 @@ def launched(device: str = "auto") -> Processes:
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and not is_deepspeed_available():
         raise ValueError("The configuration asks for DeepSpeed, which is not installed: pip install deepspeed")
     accelerator = _accelerator(device)
+    if accelerator.distributed_type == "FSDP" and not accelerator.is_fsdp2:
+        raise ValueError("FSDP of version 1 is not supported; set fsdp_version: 2 in the configuration file.")
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if plugin is not None and plugin.zero_stage == 3:  # it takes weights apart as they are loaded
         raise ValueError("ZeRO-3 is not supported; share the weights with FSDP (cluster/fsdp.yaml), or use ZeRO-2.")
@@ -264,6 +277,6 @@ def _accelerator(device: str, unused: bool = False) -> Accelerator:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)  # as TRL's trainer does, or FSDP would be forgotten
-    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    patience = InitProcessGroupKwargs(timeout=_COLLECTIVE_TIMEOUT)
     replicas = DistributedDataParallelKwargs(find_unused_parameters=unused)
     return Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[patience, replicas])

@@ -62,7 +62,8 @@ def sample(branch: Branch) -> tuple[Dataset, int]:
     with tqdm(total=config.count, desc="sampling", unit=config.counted, mininterval=10, leave=False) as bar:
         while done < config.count:
             if played >= _MOST * config.count:
-                raise ValueError(f"Only {len(examples)} of {played} answers were right; {config.count} were asked for.")
+                few = f"{played} hands gave only {len(examples)} right answers"
+                raise ValueError(f"{few}; {config.count} were asked for.")
             size = min(len(envs), config.count - done) if config.counted == "rollouts" else len(envs)
             hands, sampling = rng.integers(2**32, size=(2, size)).tolist()
             resets = [{"seed": seed} for seed in hands]
@@ -74,7 +75,7 @@ def sample(branch: Branch) -> tuple[Dataset, int]:
             done = played if config.counted == "rollouts" else len(examples)
             bar.update(min(done, config.count) - bar.n)
     if not examples:
-        raise ValueError(f"None of {played} answers was right, so there is nothing to train on.")
+        raise ValueError(f"{played} hands gave no right answer, so there is nothing to train on.")
     if config.counted == "right":
         examples = examples[: config.count]
     return as_dataset(examples, task.modality), tokens

@@ -140,7 +140,7 @@ class _Trainer(SFTTrainer):
         wanted = inputs.pop("labels")[:, 1:]
         answers = wanted != IGNORED
         log_p = _log_probabilities(self.policy, inputs, answers)
-        with torch.no_grad(), self.reference.speaking():
+        with torch.no_grad(), self.reference.adapters_active():
             log_init = _log_probabilities(self.reference, inputs, answers)
         loss = -log_p.gather(-1, wanted[answers][:, None]).mean()
         return loss + self.config.kl_coef * (log_p.exp() * (log_p - log_init)).sum(-1).mean()
@@ -233,7 +233,7 @@ def last_complete(training: Path) -> Path | None:
 
 
 def _problem(checkpoint: Path) -> str | None:
-    """Why one of the trainer's checkpoints cannot be gone on from; transformers would leave out what is missing."""
+    """Why one of the trainer's checkpoints cannot be resumed from; transformers would leave out what is missing."""
     if damaged := damaged_file(checkpoint):
         path, why = damaged
         return f"{path.name}: {reason(why)}"
@@ -378,6 +378,8 @@ def train_steps(
             dataloader_pin_memory=False,
             dataset_num_proc=None,
         )
+    if arguments.n_gpu > 1:  # transformers would multiply the batch by the GPUs that it sees
+        arguments._n_gpu = 1
     if pictured and config.group_by_length:
         dataset = dataset.add_column(LENGTH, example_lengths(policy, dataset))
     with frozen(policy, config.frozen):

@@ -25,15 +25,15 @@ METRICS = {
     "loss": "what is minimised; SFT: nats per token of the answers",
     "grad_norm": "of the gradient, before it is clipped",
     "entropy": "nats per token of the policy's distributions",
-    "flops": "training compute so far, that of Init included (paper C.3)",
     # RL alone
+    "flops": "training compute so far, that of Init included (paper C.3)",
     "success": "share of rollouts solved, with exploration",
     "first_attempt": "share of rollouts solved at once",
     "reward": "mean of an attempt",
     "policy_loss": "the clipped objective, negated",
     "value_loss": "mean squared error of the critic",
     "explained_variance": "share of the returns' variance that the critic foresaw",
-    "clip_fraction": "share of actions whose ratio the clip held back",
+    "clip_fraction": "share of ratios outside 1 - clip and 1 + clip; of tokens, or of answers",
     "approx_kl": "old policy to new, nats, the k3 estimator",
     "kl_to_init": "policy to Init, nats per token; with a KL penalty only",
     # SFT alone, as TRL logs them

@@ -77,8 +77,9 @@ def test_a_run_that_shows_the_papers_result_reproduces_it(full):
     assert found[13]["verdict"] == "not_comparable" and "how much is little" in found[13]["note"]
     assert found[1]["effect"] > 0 > found[2]["effect"]
     assert "Covers GP-L (not run: V-IRL-L, GP-VL, V-IRL-VL)." in found[1]["note"]
-    for number in (6, 8, 9, 15, 16, 17, 20):
+    for number in (6, 8, 9, 15, 16, 17):
         assert found[number]["verdict"] == "not_run"
+    assert found[20]["verdict"] == "not_comparable" and "a definition" in found[20]["note"]
     assert found[7]["verdict"] == found[19]["verdict"] == "not_comparable"
 
 
@@ -274,6 +275,7 @@ def test_a_claim_of_several_statements_is_mixed_where_they_disagree(images):
     better = change(images, 0.6, task="general_points", method="sft", experiment="main", split="visual_ood", step=50)
     found = verdicts(better)[6]
     assert cells(found)["GP-VL"] == "mixed" and found["verdict"] == "mixed"
+    assert all(part.among == 2 for part in claims.cell_of(claims.CLAIMS[5], claims.Evidence(better), "GP-VL").parts)
 
 
 def test_a_claim_that_holds_by_one_account_of_compute_alone_says_so():
@@ -297,7 +299,7 @@ def test_the_table_of_the_claims_says_every_cell(full):
     assert len(lines) == 23 and first.startswith("| 1 | RL raises rule-OOD performance above Init. | reproduced | - |")
     assert "points; GP-L: RL minus Init, rule-OOD success (3 seeds, n = 3,000)" in first
     assert first.endswith("| [Fig. 6](figures/laptop/fig06.png) |")
-    expected = "Of the paper's 21 claims: reproduced 11, not reproduced 0, not comparable 3, not run 7."
+    expected = "Of the paper's 21 claims: reproduced 11, not reproduced 0, not comparable 4, not run 6."
     assert report.tally(records) == expected
     assert report.cells_tally(records) == "Of their 11 cells (a claim on a task): reproduced 11, not reproduced 0."
 

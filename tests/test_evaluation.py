@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pandas as pd
@@ -102,11 +103,14 @@ def test_rates_puzzle_by_puzzle(policy):
     episodes = play(policy, GP_L, "heldout", replace(FEW, episodes=70, attempts=1, max_new_tokens=1), 0)
     for one in episodes[:20]:
         one.terminated = True
-    [text] = {*measurements.by_cluster(GP_L, "heldout", episodes).values()}
+    measure = partial(GP_L.measure, "heldout")
+    by_puzzle = measurements.by_cluster(GP_L, "heldout", episodes, measure)
+    assert set(by_puzzle) == {"success", "recognition"}
+    text = by_puzzle["success"]
     found = tables.clusters(text)
     assert len(found) == 64 and sum(n for _, n in found.values()) == 70
     assert sum(rate * n for rate, n in found.values()) == pytest.approx(20)
-    assert measurements.by_cluster(GP_L, "id", episodes) == {}
+    assert measurements.by_cluster(GP_L, "id", episodes, measure) == {}
 
 
 # The metrics

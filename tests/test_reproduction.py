@@ -82,7 +82,7 @@ def test_numbers_stand_as_in_the_tables(whole, text):
 
 def test_a_missing_part_and_a_level_that_is_not_judged_are_said_to_be_so(whole, text):
     fewer = whole[whole["setting"] != "attempts=10"]
-    assert "1 of 3 parts were not run" in about(written(fewer), 12)
+    assert "1 of 3 parts was not run" in about(written(fewer), 12)
     assert "Not judged: how much is little" in about(text, 13) and "| not judged |" in about(text, 13)
 
 

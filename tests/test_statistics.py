@@ -140,6 +140,17 @@ def test_more_statements_at_once_need_a_wider_interval():
     assert alone.among(5) == pytest.approx((0.5 - ratio * (0.5 - alone.low), 0.5 + ratio * (alone.high - 0.5)))
 
 
+def test_a_correlation_among_several_is_widened_in_fishers_z():
+    """In r itself its ends would leave what a correlation can be."""
+    falling = [3.0, 2.1, 1.0, 0.1], [3.0, 1.0, 2.0, 0.2], [3.0, 2.0, 1.0, 1.2]
+    alone = statistics.correlation([([0, 1, 2, 3], y) for y in falling], 100)
+    low, high = alone.among(3)
+    assert -1 < low < alone.low and alone.high < high < 1
+    factor = stats.t.ppf(1 - 0.025 / 3, 2) / stats.t.ppf(0.975, 2)
+    middle = np.arctanh(alone.value)
+    assert np.arctanh(high) - middle == pytest.approx(factor * (np.arctanh(alone.high) - middle))
+
+
 def clustered(rates, n=16):
     return {key: (rate, n) for key, rate in enumerate(rates)}
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..methods import METHODS
 from ..published import VARIANTS
-from ..tables import ends, select, settings_of
+from ..tables import along, ends, select, settings_of
 from ..task import PROBES, SPLITS
 from .claims import Claim, decide
 from .evidence import BARELY, FAILURE, Evidence, Part
@@ -204,7 +204,7 @@ def divergence_points(metrics: pd.DataFrame, variant: str) -> pd.DataFrame:
     about = VARIANTS[variant]
     rows = select(metrics, task=about.task, modality=about.modality)
     kl = select(rows, split="id", metric="kl_to_init")
-    ood = select(rows, split="rule_ood", metric=about.metric)
+    ood = along(select(rows, split="rule_ood", metric=about.metric))
     key = ["method", "experiment", "setting", "seed", "step"]
     both = kl[[*key, "value"]].rename(columns={"value": "kl_to_init"}).merge(ood[[*key, "value", "n"]], on=key)
     # A main run that is also one setting of another experiment stands there twice.
@@ -319,7 +319,7 @@ CLAIMS = (
     Control("b12", "RL raises pass@1 under the new rule, not pass@k for large k.",
             "pass_at_k", GP_L, pass_at_k,
             asks="Does RL teach anything that Init cannot do?", experiment="pass_at_k"),
-    Control("b13", "The further from Init, the worse under the new rule, whatever the method.",
+    Control("b13", "Over the checkpoints of both branches: the further from Init, the worse under the new rule.",
             "divergence", TEXT, divergence,
             asks="RL's Razor (arXiv 2509.04259)", experiment="main"),
     Control("b14", "RL without SFT fails if the whole format is asked for.",

@@ -5,8 +5,7 @@ A cell is a claim on one task variant. It has parts (`evidence`); a part is a nu
 if that lies on the other side, at the level at which all parts of its cell hold together (Bonferroni); else it is open.
 A part from a single seed is open. A cell is
   reproduced      if every part holds,
-  not_reproduced  if any part fails (where parts are statements of their own: without Bonferroni, and mixed if others
-                  hold),
+  not_reproduced  if any part fails (mixed if others hold, where parts are statements of their own),
   inconclusive    otherwise, also if the tables lack a part,
   not_run         if the tables hold nothing about it.
 A claim is mixed if one cell holds and another fails, not_reproduced if some fail and none holds, reproduced if all that
@@ -92,7 +91,8 @@ CLAIMS = (
           "fig18", VIRL_VL, e.whole_routes, f"About 1 %: below {FAILURE:.0%}.",
           "it says how hard the routes are; here Init walks a fifth of them before any branch begins"),
     Claim(20, "Memorisation is meant behaviourally: near-copies of training outputs when prompted.", "fig21",
-          ALL, e.nothing, "A definition, which no number can decide; claims 2 and 5 test the behaviour."),
+          ALL, e.nothing, "Claims 2 and 5 test the behaviour.",
+          "it is a definition, which no number can decide"),
     Claim(21, "RL on outcome rewards generalises, and more attempts improve it.", "fig10", ALL, e.more_steps),
 )  # fmt: skip
 
@@ -139,8 +139,7 @@ def verdict_of(claim: Claim, cells: list[Cell]) -> str:
 def cell_of(claim: Claim, evidence: Evidence, variant: str) -> Cell:
     """A claim on one task variant, or on another task."""
     parts = claim.parts(evidence, variant)
-    among = 1 if claim.several else len(parts)
-    return Cell(variant, tuple(replace(part, among=among) for part in parts), claim.several)
+    return Cell(variant, tuple(replace(part, among=len(parts)) for part in parts), claim.several)
 
 
 def _cells(claim: Claim, evidence: Evidence) -> list[Cell]:
@@ -202,9 +201,9 @@ def _notes(
         yield f"Not in the tables: {'; '.join(missing)}."
     if alone := [part for part in parts if part.estimate and part.estimate.seeds < LEAST_SEEDS]:
         yield f"From a single seed, which decides nothing: {len(alone)} of {len(parts)} parts."
-    changed = [(cell.variant, by_paper[cell.variant]) for cell in cells if cell.variant in by_paper]
     verdicts = {cell.variant: cell.verdict for cell in cells}
-    if changed := [f"{name} {verdict}" for name, verdict in changed if verdict != verdicts[name]]:
+    known = [(name, verdict) for name, verdict in by_paper.items() if verdict != "not_run"]
+    if changed := [f"{name} {verdict}" for name, verdict in known if verdict != verdicts[name]]:
         yield f"By the paper's lambda instead: {', '.join(changed)}."
     if "equal compute" in claim.statement.lower():
         yield from (remark for name in covered if (remark := _compute_remark(evidence, name)))

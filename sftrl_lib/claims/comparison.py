@@ -29,7 +29,9 @@ NUMBERS = (
     "† An end that is cut off at the limit of what is possible. In round brackets instead of an interval: the seeds, "
     "where their interval is wider than 50 points."
 )
-LEGEND = f"{NUMBERS} Seeds that fell: those more than 10 points below Init."
+LEGEND = (
+    f"{NUMBERS} Seeds that fell: those more than 10 points below Init, which a seed whose Init is below 10 % cannot be."
+)
 
 
 @dataclass(frozen=True)

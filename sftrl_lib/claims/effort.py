@@ -56,11 +56,19 @@ def command(claim: Claim, metrics: pd.DataFrame, profile: str) -> str:
             words.append(f"TASKS={_quoted(variants)}")
         if seeds and seeds != own:
             words.append(f"SEEDS={_quoted(map(str, seeds))}")
-        here = {tuple(found) for variant in variants if (found := _seeds(metrics, variant, more))}
-        if not more or here <= {seeds}:
-            words.append(f"EXPERIMENTS={_quoted(more or ('main',))}")
+        chosen = _experiments(profile, variants, more)
+        here = {tuple(found) for variant in variants if (found := _seeds(metrics, variant, chosen))}
+        if here <= {seeds}:
+            words.append(f"EXPERIMENTS={_quoted(chosen)}")
         commands.append(f"`{' '.join(words)}`")
     return ", ".join(commands)
+
+
+def _experiments(profile: str, variants: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Those of the `wanted` experiments that the profile has for some of these tasks; the main one if there is none."""
+    studies = PROFILES[profile].studies if profile in PROFILES else ()
+    known = {e.name for s in studies if s.task.label in variants for e in (*s.experiments, *s.controls)}
+    return [name for name in wanted if name in known or not studies] or ["main"]
 
 
 def _seeds(metrics: pd.DataFrame, variant: str, experiments: Sequence[str]) -> list[int]:

@@ -68,7 +68,7 @@ NARRATIVES = {
     5: Narrative(
         "SFT fails because it applies the rule that it was trained on although the prompt states another: in "
         "navigation it answers with compass headings that the prompt no longer offers (Fig. 21, one transcript).",
-        "SFT's answers under the new rule are those of the old one, and more often than Init's.",
+        "SFT answers by the old rule more often than Init does, if only in a minority of its answers.",
         "SFT does not fail by answering with the old rule; it fails in some other way, if it fails.",
         "In earlier runs old readings hardly occurred in GeneralPoints; success was lost in writing formulas with "
         "numbers that no training answer held. Fake (b3) asks more sharply: one rule is stated and another one "
@@ -97,7 +97,7 @@ NARRATIVES = {
     8: Narrative(
         "Across checkpoints, reading the cards and solving the hand rise and fall together (Fig. 8).",
         "A checkpoint that reads more hands also solves more.",
-        "A checkpoint that reads more hands does not solve more; something other than reading limits success there.",
+        "Over all checkpoints, those that read more hands do not solve more: SFT reads more and solves less.",
         "The splits are decided one by one, because pooled they differ in difficulty and the pooled correlation says "
         "little. Correlations over a handful of checkpoints are those of a trend, not of a cause.",
         ("b17",),

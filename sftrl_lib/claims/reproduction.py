@@ -112,7 +112,7 @@ class _Report:
             yield _parts(claim, cells)
         yield f"**What it means.** {' '.join(self._meaning(claim, cells))}"
         if told.tried:
-            yield f"**What was tried, and what else asks.** {told.tried}{self._asked_further(told.controls)}"
+            yield f"**What was tried, and related controls.** {told.tried}{self._asked_further(told.controls)}"
 
     def figure(self, name: str) -> str:
         """A link to a figure, or its name if it is not drawn."""
@@ -141,20 +141,17 @@ class _Report:
                 yield f"Open in {cell.variant}: {'; '.join(_why_open(cell))}."
             if found := by_verdict.get("not_run"):
                 yield f"Not run: {_names(found)}."
-        now = {cell["variant"]: cell for cell in record["cells"]}
-        for name, cell in now.items():
-            if cell["by_paper_lambda"] not in (None, cell["verdict"]):
-                yield (
-                    f"By the paper's account of compute, in which rollouts cost more and RL ends earlier, {name} "
-                    f"would be {WORDS[cell['by_paper_lambda']]}."
-                )
+        others = [c for c in record["cells"] if c["by_paper_lambda"] not in (None, "not_run", c["verdict"])]
+        if others:
+            would = ", ".join(f"{cell['variant']} would be {WORDS[cell['by_paper_lambda']]}" for cell in others)
+            yield f"By the paper's account of compute, in which rollouts cost more and RL ends earlier, {would}."
 
     def _asked_further(self, controls: tuple[str, ...]) -> str:
         if not controls:
             return ""
         found = (self.records[name] for name in controls)
         asked = (f"{one['id']} ({one['statement'].rstrip('.')}: {WORDS[one['verdict']]})" for one in found)
-        return f" Asked further: {'; '.join(asked)}."
+        return f" Related controls: {'; '.join(asked)}."
 
 
 def _cell(claim: Claim, cell: Cell) -> str:
@@ -212,7 +209,7 @@ def _why_open(cell: Cell) -> Iterator[str]:
     """Why a cell is open: parts that were not run, parts of one seed, parts whose interval holds the threshold."""
     measured = [part for part in cell.parts if part.estimate]
     if absent := len(cell.parts) - len(measured):
-        yield f"{absent} of {len(cell.parts)} parts were not run"
+        yield f"{absent} of {len(cell.parts)} parts {'was' if absent == 1 else 'were'} not run"
     if alone := [part for part in measured if part.estimate.seeds < LEAST_SEEDS]:
         yield f"{len(alone)} of {len(cell.parts)} parts rest on one seed, which decides nothing"
     undecided = [p for p in measured if p.estimate.seeds >= LEAST_SEEDS and p.verdict == "inconclusive"]

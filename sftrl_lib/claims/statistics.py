@@ -51,6 +51,7 @@ class Estimate:
     interval: str  # wilson, newcombe, by cluster, t over seeds, fisher
     clipped: bool = False  # an end would lie beyond what is possible
     by_seed: tuple[float, ...] = ()  # what it is the mean of
+    correlation: bool = False  # its interval is symmetric around Fisher's z, not around r
 
     def among(self, statements: int) -> tuple[float, float]:
         """The interval (low, high) at which `statements` of its kind hold together with 95 %, after Bonferroni.
@@ -59,7 +60,10 @@ class Estimate:
         """
         quantile = student_t(self.seeds - 1).ppf if self.interval == "t over seeds" else norm.ppf
         factor = quantile(1 - (1 - CONFIDENCE) / 2 / statements) / quantile((1 + CONFIDENCE) / 2)
-        return self.value - factor * (self.value - self.low), self.value + factor * (self.high - self.value)
+        low, middle, high = (np.arctanh(end) if self.correlation else end for end in (self.low, self.value, self.high))
+        wider = middle - factor * (middle - low), middle + factor * (high - middle)
+        low, high = np.tanh(wider) if self.correlation else wider
+        return float(low), float(high)
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:
@@ -205,9 +209,10 @@ def correlation(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], n: int
     if len(z) > 1:
         (low, high), name = t_interval(z), "t over seeds"
     else:
-        half = 1.959963984540054 / math.sqrt(len(usable[0][0]) - 3)
+        half = norm.ppf((1 + CONFIDENCE) / 2) / math.sqrt(len(usable[0][0]) - 3)
         (low, high), name = (z[0] - half, z[0] + half), "fisher"
-    return Estimate(float(np.tanh(z.mean())), float(np.tanh(low)), float(np.tanh(high)), n, len(z), name)
+    value, low, high = (float(end) for end in np.tanh([z.mean(), low, high]))
+    return Estimate(value, low, high, n, len(z), name, by_seed=tuple(map(float, np.tanh(z))), correlation=True)
 
 
 def smooth(values: Sequence[float]) -> np.ndarray:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def _test(part: Part, run: Run, snapshot: Snapshot, splits: Sequence[str], end: 
         label = f"{cell.method} step {snapshot.step}: {split}"
         if not part.has(cell, snapshot, split):
             episodes = play(policy(), task, split, evaluation.protocol(end), cell.seed, batch, label)
-            clusters = by_cluster(task, split, episodes) if end else {}
+            clusters = by_cluster(task, split, episodes, partial(task.measure, split)) if end else {}
             rows = cell.rows(snapshot, task, split, task.measure(split, episodes), clusters)
             if curve and len(episodes) > evaluation.episodes_curve:
                 first = episodes[: evaluation.episodes_curve]
@@ -184,7 +184,8 @@ def _test(part: Part, run: Run, snapshot: Snapshot, splits: Sequence[str], end: 
                 rows += cell.rows(snapshot, task, split, _kl_to_init(run, policy(), episodes))
             if both:
                 single = replace(cell, setting="single")
-                rows += single.rows(snapshot, task, split, {"success": within(episodes, 1)})
+                clusters = by_cluster(task, split, episodes, _at_once)
+                rows += single.rows(snapshot, task, split, _at_once(episodes), clusters)
             records = []
             for number in kept(episodes, KEPT_TRANSCRIPTS.get(split, 2)) if shown else ():
                 played = transcript(task, split, episodes[number], policy(), number)
@@ -194,20 +195,32 @@ def _test(part: Part, run: Run, snapshot: Snapshot, splits: Sequence[str], end: 
         if both and not part.has(greedy, snapshot, split):
             how = evaluation.protocol(temperature=0.0, episodes=evaluation.episodes_greedy)
             episodes = play(policy(), task, split, how, cell.seed, batch, f"{label}, greedy")
-            part.add(greedy.rows(snapshot, task, split, task.measure(split, episodes)))
+            clusters = by_cluster(task, split, episodes, partial(task.measure, split))
+            part.add(greedy.rows(snapshot, task, split, task.measure(split, episodes), clusters))
 
 
-def by_cluster(task: Task, split: str, episodes: Sequence[Episode]) -> dict[str, str]:
-    """Success and the task's own metric puzzle by puzzle (route by route), where those of a split are a sample."""
+def _at_once(episodes: Sequence[Episode]) -> Metrics:
+    """Success with a single attempt."""
+    return {"success": within(episodes, 1)}
+
+
+def by_cluster(
+    task: Task, split: str, episodes: Sequence[Episode], measure: Callable[[Sequence[Episode]], Metrics]
+) -> dict[str, str]:
+    """The metrics of levels puzzle by puzzle (route by route), where those of a split are a sample.
+
+    Those that verdicts and tables use: success, the task's own metric, recognition.
+    """
     if split not in task.sampled:
         return {}
     groups: dict[int, list[Episode]] = {}
     for episode in episodes:
         groups.setdefault(task.cluster(episode), []).append(episode)
-    found = {key: task.measure(split, group) for key, group in groups.items()}
+    found = {key: measure(group) for key, group in groups.items()}
     return {
         name: tables.clusters_text({key: metrics[name] for key, metrics in found.items()})
-        for name in dict.fromkeys(("success", task.metric))
+        for name in dict.fromkeys(("success", task.metric, "recognition"))
+        if all(name in metrics for metrics in found.values())
     }
 
 

@@ -384,7 +384,7 @@ def test_a_damaged_file_is_one_sentence(home, content):
 
 
 def test_a_name_is_a_file_name():
-    with pytest.raises(ValueError, match="NAME='../x' cannot name"):
+    with pytest.raises(ValueError, match="--name='../x' cannot name"):
         card.path("../x")
 
 
@@ -474,7 +474,7 @@ def test_a_wrong_engine_is_not_timed(home, tiny_folder, capsys, monkeypatch):
     (["--dtype", "int8"], "DTYPE='int8' is not known; use one of float32, bfloat16, float16."),
     (["--task", "chess"], "Unknown task 'chess'; use one of gp-l"),
     (["--threads", "0"], "THREADS='0' is no number of threads"),
-    (["--name", "a b"], "NAME='a b' cannot name"),
+    (["--name", "a b"], "--name='a b' cannot name"),
     (["--repeats", "0"], "Plan.repeats must be a whole number of at least 1, below 2**31, got 0."),
     (["--device", "abacus"], "device='abacus' is not available here"),
     (["--model", "no/model"], "There is no model 'no/model'"),

@@ -140,8 +140,8 @@ def test_a_band_that_is_cut_at_0_or_100_says_so():
         drawing = draw.FIGURES[number](cut)
         marks = [item for axes in drawing.figure.axes for item in axes.lines if item.get_label() == "_clipped"]
         ends = {float(value) for item in marks for value in (item.get_xdata() if number == 6 else item.get_ydata())}
-        assert ends == {0.0, 100.0} and "goes on beyond 0 or 100 %" in texts(drawing.figure)
-        assert "goes on beyond" not in texts(draw.FIGURES[number](whole).figure)
+        assert ends == {0.0, 100.0} and "extends beyond 0 or 100 %" in texts(drawing.figure)
+        assert "extends beyond" not in texts(draw.FIGURES[number](whole).figure)
 
 
 def test_an_axis_that_does_not_begin_at_0_is_marked(drawn_both):

@@ -39,7 +39,7 @@ def slug(processor: str) -> str:
 def path(name: str, folder: str = FOLDER) -> Path:
     """Where the rows of a machine are. Raises ValueError for a name that is no file name."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise ValueError(f"NAME={name!r} cannot name a file of results; use small letters, digits and hyphens.")
+        raise ValueError(f"--name={name!r} cannot name a file; use lowercase letters, digits, hyphens and underscores.")
     return paths.results(folder) / f"{name}.json"
 
 

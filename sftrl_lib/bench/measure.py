@@ -86,7 +86,7 @@ class Timing:
 
     @property
     def rates(self) -> list[float]:
-        """Tokens sampled a second, in each repeat."""
+        """Tokens sampled per second, in each repeat."""
         return [work.tokens / seconds for work, seconds in self.repeats]
 
 

@@ -1,6 +1,6 @@
 """Figures of end points: 6 (rule-OOD), the headline figure, and our own on evaluation protocols.
 
-Paper: bars of single runs, no intervals. Ours: lying bars, so that numbers of any length have room beside them.
+Paper: bars of single runs, no intervals. Ours: horizontal bars, so that numbers of any length have room beside them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def clipped_remark(groups: list[pd.DataFrame]) -> str:
 
 @styled
 def rule_ood_bars(tables: Tables) -> Drawing:
-    """Fig. 6: rule-OOD at the end of each branch, at equal compute, with the difference to Init."""
+    """Fig. 6: rule-OOD at the end of each branch, at equal compute, with the difference from Init."""
     groups = [(task, ends(select(rows, split="rule_ood"))) for task, rows in tasks_with_branches(tables)]
     groups = [(task, rows) for task, rows in groups if len(rows)]
     if not groups:
@@ -118,7 +118,7 @@ def rule_ood_bars(tables: Tables) -> Drawing:
     title = "Fig. 6 · Under a new rule, at equal training compute"
     remarks = (
         "circles: single seeds" if rows["seed"].nunique() > 1 else "",
-        "with a sign: difference to Init in points, with its CI",
+        "with a sign: difference from Init in points, with its CI",
         "hatched: as printed in the paper, no intervals",
         clipped_remark([part for _, part in groups]),
     )
@@ -135,7 +135,7 @@ def rule_ood_bars(tables: Tables) -> Drawing:
         series += [{"variant": task.label} | item for item in drawn]
         axes.set_title(f"{task.label} · {SPLITS['rule_ood'].label}")
         axes.set_xlabel(axis_name(task.metric, task))
-    seen = "For each task a lying bar per method, with its interval, and the paper's hatched bar below it."
+    seen = "For each task a horizontal bar per method, with its interval, and the paper's hatched bar below it."
     return Drawing(figure, record("fig06", title, subtitle, tables.profile, series, published.FIG06, seen))
 
 

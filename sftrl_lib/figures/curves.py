@@ -76,14 +76,16 @@ def curve_caption(
 
     banded: those of the rows that are drawn with a band; all of them, if None. dots: what single seeds are drawn as.
     """
+    at_ends, rows = rows["n"].max(), along(rows)
+    more = f"the tables' ends are on up to {at_ends:,}" if at_ends > rows["n"].max() else ""
     curves = [part for _, part in rows.groupby(_CURVE)]
     dots = f"{dots}: single seeds" if any(part["seed"].nunique() > 1 for part in curves) else ""
     sizes = rows.groupby([*_CURVE[:2], "split"])["n"].nunique()
     dotted = "dotted: between tests of different size, so on other episodes" if (sizes > 1).any() else ""
-    banded = rows if banded is None else banded
+    banded = rows if banded is None else along(banded)
     levels = (level for _, part in banded.groupby(_CURVE) for _, level in curve(part))
     beyond = CLIPPED if any(any(clipped(level)) for level in levels) else ""
-    return caption(profile, rows, marks, *remarks, dots, dotted, beyond)
+    return caption(profile, rows, marks, *remarks, more, dots, dotted, beyond)
 
 
 def draw_curve(axes: Axes, rows: pd.DataFrame, start: pd.DataFrame, unit: float, method: str, **look) -> dict:
@@ -291,7 +293,7 @@ def image_routes(tables: Tables) -> Drawing:
     rows = select(main_rows(tables, task, "success"), split=["id", "heldout", "rule_ood"])
     if not branches_in(rows):
         raise NothingToDraw("it needs V-IRL-VL rows of experiment 'main', metric success, method sft or rl")
-    title = "Fig. 18 · Routes walked to the destination, seeing the streets"
+    title = "Fig. 18 · Routes walked to the destination, from street-view images"
     subtitle = curve_caption(tables.profile, rows, "bands", "V-IRL-VL", PAPER_RANGE,
                              banded=select(rows, split=["id", "rule_ood"]))  # fmt: skip
     figure = canvas(WIDTH, 2.6, title, subtitle)

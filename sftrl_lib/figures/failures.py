@@ -90,7 +90,7 @@ def failure_of_sft(tables: Tables) -> Drawing:
     if found is None:
         raise NothingToDraw("it needs a navigation transcript of method sft, split rule_ood, with an absolute heading")
     _, episode, turns = found
-    title = "Fig. 21 · After much SFT: a heading that the prompt does not offer"
+    title = "Fig. 21 · After SFT: a heading that the prompt does not offer"
     told = [
         source(tables.profile, episode),
         _turns_by_seed(tables, episode),
@@ -125,8 +125,11 @@ def _turns_by_seed(tables: Tables, episode: dict) -> str:
         return ""
     own = {key: episode[key] for key in ("task", "modality", "method", "experiment", "split")}
     last = ends(select(tables.metrics, **own, setting="sampled", metric="training_rule"))
-    shares = ", ".join(f"{100 * row.value:.0f} % (seed {row.seed})" for row in last.itertuples())
-    return f"turns by the training rule at the end: {shares}" if shares else ""
+    if last.empty:
+        return ""
+    shares, many = 100 * last["value"], f"{len(last)} seed{'s' * (len(last) > 1)}"
+    told = f"{shares.mean():.1f} % ({shares.min():.1f} to {shares.max():.1f}, {many})"
+    return f"turns by the training rule at the end: {told}"
 
 
 def _old_headings(transcripts: list[dict]) -> Iterator[tuple[tuple, dict, list[dict]]]:

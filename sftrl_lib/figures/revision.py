@@ -200,6 +200,8 @@ def _messages(task: Task, episode: dict, turns: list[dict]) -> list[Message]:
     shown = turns if len(turns) <= 3 else [*turns[:2], turns[-1]]
     for turn in shown:
         number = turns.index(turn)
+        if len(shown) < len(turns) and turn is shown[-1]:
+            found.append(("[...]", GREY, "", []))
         color = METHODS[episode["method"]].color
         answer = wrapped(turn.get("output", ""), None, LETTERS)
         found.append((f"v_out {number}: the answer", color, ANSWER, middle_cut(answer, 4, 3)))

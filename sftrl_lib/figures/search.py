@@ -17,9 +17,11 @@ from ..task import SPLITS
 from ..tasks import TASKS
 from .style import (
     INK,
+    WIDTH,
     Drawing,
     NothingToDraw,
     Tables,
+    axis_name,
     canvas,
     caption,
     legend_below,
@@ -42,7 +44,7 @@ def search(tables: Tables) -> Drawing:
     splits = [split for split in SPLITS if split in set(rows["split"])]
     title = "The search for learning rates: chosen by held-out success alone"
     subtitle = caption(tables.profile, rows, "lines", "ringed: chosen", "other splits were tested after the choice")
-    figure = canvas(2.8 * len(splits) + 0.8, 2.3 * len(tasks) + 0.3, title, subtitle)
+    figure = canvas(WIDTH, 2.1 * len(tasks) + 0.3, title, subtitle)
     grid = figure.subplots(len(tasks), len(splits), squeeze=False, sharey="row")
     chosen = selection.selected(tables.metrics)
     series = []
@@ -56,16 +58,17 @@ def search(tables: Tables) -> Drawing:
                 axes.text(0.5, 0.5, "not tested yet", ha="center", color=INK, transform=axes.transAxes)
                 continue
             series += [{"variant": task.label} | one for one in _panel(axes, select(here, split=split), best)]
-        line[0].set(ylabel="success rate (%)", ylim=(0, None))  # after drawing: a limit ends the search for others
+        line[0].set(ylabel=axis_name("success", task), ylim=(0, None))  # after drawing, or it stops scaling
     for axes in grid[-1]:
         axes.set_xlabel("learning rate")
     handles = [
-        Line2D([], [], color=METHODS[method].color, marker=METHODS[method].marker, linestyle=LINES[ratio], label=label)
+        Line2D([], [], color=METHODS[method].color, marker=METHODS[method].marker, linestyle=LINES[ratio], label=label,
+               markersize=5)
         for method, ratio, label in (
             ("sft", "", "SFT"), ("rl", "token", "RL, ratio per token"), ("rl", "sequence", "RL, ratio per answer"),
         )
     ]  # fmt: skip
-    legend_below(figure, handles, len(handles))
+    legend_below(figure, handles, len(handles), handlelength=3.5)
     return Drawing(figure, record("search", title, subtitle, tables.profile, series, None))
 
 
@@ -79,11 +82,13 @@ def _panel(axes: Axes, rows: pd.DataFrame, chosen: set[str]) -> list[dict]:
         for lr, group in here.groupby("lr"):
             estimate = statistics.level_of(group)
             points.append((lr, 100 * estimate.value))
-            axes.plot([lr, lr], [100 * estimate.low, 100 * estimate.high], color=look.color, linewidth=1, alpha=0.6)
+            axes.plot([lr, lr], [100 * estimate.low, 100 * estimate.high], color=look.color, linewidth=1, alpha=0.6,
+                      clip_on=False)
             if group["setting"].iloc[0] in chosen:
-                axes.plot(lr, 100 * estimate.value, "o", markersize=11, fillstyle="none", color=INK, zorder=6)
+                axes.plot(lr, 100 * estimate.value, "o", markersize=11, fillstyle="none", color=INK, zorder=6,
+                          clip_on=False)
             series.append({"method": method, "setting": group["setting"].iloc[0], "split": group["split"].iloc[0]}
                           | percent(estimate))  # fmt: skip
         axes.plot(*zip(*points, strict=True), color=look.color, marker=look.marker, markersize=5,
-                  linestyle=LINES[ratio])  # fmt: skip
+                  linestyle=LINES[ratio], clip_on=False)  # fmt: skip
     return series

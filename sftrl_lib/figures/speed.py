@@ -59,7 +59,7 @@ def _engines(axes: Axes, part: list[Row]) -> None:
     most = max(max(row["limit_tokens_per_s"], row["tokens_per_s_high"]) for row in part)
     least = min(row["tokens_per_s_low"] for row in part)
     axes.set(xscale="log", xlim=(least / 3, most * 3), ylim=(len(part) - 0.4, -0.6))
-    axes.set(xlabel="tokens sampled a second (share of the limit)", yticks=range(len(part)))
+    axes.set(xlabel="tokens sampled per second (share of the limit)", yticks=range(len(part)))
     axes.set_yticklabels([f"{ENGINES[row['engine']]}, n = {row['n']:,}" for row in part])
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")

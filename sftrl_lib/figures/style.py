@@ -155,12 +155,12 @@ def caption(profile: str, rows: pd.DataFrame, marks: str, *remarks: str) -> str:
     count = f"{low:,}" if low == high else f"{low:,}–{high:,}"
     of_each_task = rows.groupby(["task", "modality"])["seed"].nunique()
     fewest, most = of_each_task.min(), of_each_task.max()
-    about = "over the seeds" if most > 1 else "of this seed's episodes"
+    about = ", the wider of seeds and episodes" if most > 1 else " of this seed's episodes"
     facts = [
         made_by(profile),
         f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest}–{most} seeds per task",
         f"n = {count} episodes per point and seed",
-        f"{marks}: {CONFIDENCE:.0%} CI {about}",
+        f"{marks}: {CONFIDENCE:.0%} CI{about}",
     ]
     return " · ".join([*facts, *filter(None, remarks)])
 
@@ -217,12 +217,12 @@ def error_bar(axes: Axes, x: float, estimate: Estimate, color: str, **options: o
 
 
 def clipped(estimate: Estimate) -> tuple[bool, bool]:
-    """Whether the interval of a level was cut at 0 and at 100 %: Student's goes on beyond them, which nothing can."""
+    """Whether the interval of a level was cut at 0 and at 100 %: Student's extends beyond them, which nothing can."""
     cut = estimate.interval == "t over seeds"
     return cut and estimate.low <= 0, cut and estimate.high >= 1
 
 
-CLIPPED = "triangles: the interval goes on beyond 0 or 100 %"
+CLIPPED = "triangles: the interval extends beyond 0 or 100 %"
 
 
 def methods_in(rows: pd.DataFrame) -> list[str]:
@@ -269,15 +269,16 @@ def heldout_handle(rows: pd.DataFrame) -> Line2D:
 SHADING = "less to more compute"  # legend of handles in several shades
 
 
-def legend_below(figure: Figure, handles: list, columns: int) -> None:
+def legend_below(figure: Figure, handles: list, columns: int, **options: object) -> None:
     """One legend below all panels, with up to `columns` columns as far as they fit the figure's width.
 
-    A tuple of handles is one entry, for `SHADING`.
+    A tuple of handles is one entry, for `SHADING`; `options` are matplotlib's.
     """
     labels = [SHADING if isinstance(one, tuple) else one.get_label() for one in handles]
     spread = {tuple: HandlerTuple(ndivide=None, pad=0.3)}
     for count in range(columns, 0, -1):
-        legend = figure.legend(handles, labels, handler_map=spread, loc="outside lower center", ncols=count)
+        place = {"loc": "outside lower center", "ncols": count, "handler_map": spread}
+        legend = figure.legend(handles, labels, **place, **options)
         if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
         legend.remove()

@@ -168,7 +168,8 @@ def sft_tuning(tables: Tables) -> Drawing:
     parts = [name for name in FROZEN if (frozen == name).any()]
     title = "Fig. 16 · SFT of GP-VL, by learning rate and by the parts trained"
     limit = published.FIG16["highest_id_success"]
-    subtitle = curve_caption(tables.profile, rows, "bands", "success rate")
+    where = SPLITS[splits[0]].label if len(splits) == 1 else ""
+    subtitle = curve_caption(tables.profile, rows, "bands", "success rate", where)
     figure = canvas(WIDTH, 0.5 + 1.95 * len(splits), title, subtitle)
     grid = figure.subplots(len(splits), len(parts), sharey="row", sharex=True, squeeze=False)
     unit, label = flops_scale(rows["train_flops"].max())

@@ -52,7 +52,7 @@ def visual_ood(tables: Tables) -> Drawing:
     rows = pd.concat([part for _, part in blocks])
     title = "Fig. 7 · Under a new look, at equal training compute"
     remarks = [
-        "with a sign: difference to Init in points, with its CI",
+        "with a sign: difference from Init in points, with its CI",
         "hatched: as printed in the paper, no intervals",
     ]
     remarks += [f"{task.label}: {where}" for task, part in blocks if (where := _where(task, part))]
@@ -74,7 +74,7 @@ def visual_ood(tables: Tables) -> Drawing:
             _draw_previous_best(right, paper["previous_best"])
     handles = [handle(method) for method in methods_in(rows)]
     legend_below(figure, handles, len(handles))
-    seen = "For each task lines over training compute, and lying bars for the ends with the paper's hatched below them."
+    seen = "For each task lines over training compute, and horizontal bars for the ends, the paper's hatched below."
     return Drawing(figure, record("fig07", title, subtitle, tables.profile, series, published.FIG07, seen))
 
 
@@ -122,7 +122,7 @@ def recognition(tables: Tables) -> Drawing:
     for (ours, theirs), (name, ood) in zip(grid.T, panels.items(), strict=True):
         series += [{"panel": name} | item for item in _draw_checkpoints(ours, rows, ood)]
         _draw_paper(theirs, published.FIG08[name], ood)
-        ours.set_title(f"{PANELS[name][1]} · this run")
+        ours.set_title(f"{PANELS[name][1]} · ours")
         theirs.set(title=f"{PANELS[name][1]} · the paper", xlabel="success rate (%)")
     for axes in grid.flat:
         axes.grid(True, axis="both")

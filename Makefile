@@ -96,6 +96,7 @@ search: ## choose the learning rates of both branches on development seeds, then
 	@$(PY) -m sftrl_lib.evaluation.search --seeds "$(SEEDS)" --tasks "$(TASKS)"
 
 plan: env ## what PROFILE takes on GPUS= of a GPU=, before anything starts: memory, FLOPs, hours, and cost with PRICE=
+	@$(if $(MODEL),$(error make plan takes PROFILE=, such as the one that make reproduce printed for MODEL=$(MODEL)))
 	@$(PY) -m sftrl_lib.plan --profile "$(PROFILE)" --gpu "$(or $(GPU),h100-80gb)" --gpus "$(or $(GPUS),8)" \
 		$(if $(PRICE),--price "$(PRICE)") $(ARGS)
 
@@ -106,7 +107,7 @@ verify: env ## check the tables and figures of PROFILE against their manifest; s
 	@$(PIPELINE) verify --profile "$(NAME)"
 
 book: env ## build the browsable book of PROFILE: notebooks, figures, reports, API (needs the extra `book`)
-	@$(PY) docs/build.py --profile "$(PROFILE)"
+	@$(PY) docs/build.py --profile "$(NAME)"
 
 test: lint ## lint, unit tests, notebooks at their smoke defaults; SFTRL_ALL_TESTS=1 adds the slowest few minutes
 	@$(PY) -m pytest tests -n 2 --dist loadfile
@@ -119,7 +120,7 @@ lint: env ## ruff
 
 bench: env ## measure the speed beside the official pattern, HF and TRL, in minutes; SPEED.md has the options
 	@$(PY) -m sftrl_lib.bench --device "$(DEVICE)" --model "$(MODEL)" --task "$(TASK)" --dtype "$(DTYPE)" \
-		--threads "$(THREADS)" $(if $(QUICK),--quick)
+		--threads "$(THREADS)" $(if $(QUICK),--quick) $(ARGS)
 
 quicklook: env ## test trained models on 200 fresh hands and draw the effect, without training; TASKS="GP-L V-IRL-L"
 	@$(PY) -m sftrl_lib.evaluation.quick_look --tasks "$(TASKS)" $(ARGS)
@@ -138,6 +139,7 @@ doctor: ## check Python, packages, cores, memory, disk, GPU, and say how to fix 
 	@$(if $(CONDA_READY),$(PY),"$(or $(wildcard .venv/bin/python),$(PYTHON),python3)") sftrl_lib/doctor.py
 
 clean: ## delete what PROFILE has built (checkpoints, executed notebooks); tables and figures are kept
+	@$(if $(MODEL),$(error What MODEL=$(MODEL) made is kept under a name: give PROFILE= the one that make reproduce printed))
 	@case "$(PROFILE)" in ''|*[!a-z0-9_]*) echo 'Unknown profile "$(PROFILE)".' >&2; exit 2;; esac
 	@set -x; rm -rf -- "$$SFTRL_HOME/build/$(PROFILE)"
 
@@ -159,14 +161,16 @@ ASK = "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX$(1))' 2>/dev/nu
 		exec $(MAKE) -s --no-print-directory .venv/ready SFTRL_LOCKED=yes PYTHON="$(PYTHON)"
 else
 # `building` marks an unfinished environment, which is deleted and built again, never reused.
+NO_PACKAGES = { echo "pip could not get the packages, for the reason above: is PyPI in reach (network, proxy, pip's own" \
+	"configuration), and is there room on the disk? Then run make again." >&2; exit 2; }
 .venv/ready: requirements.lock pyproject.toml
 	@if [ -e .venv/building ]; then rm -rf .venv; fi
 	@mkdir -p .venv && touch .venv/building && rm -f .venv/ready
 	@"$(PYTHON)" -m venv .venv
 	@echo "Building .venv from requirements.lock, a few minutes the first time: torch ..."
-	@.venv/bin/python -m pip install -q -c requirements.lock torch
+	@.venv/bin/python -m pip install -q -c requirements.lock torch || $(NO_PACKAGES)
 	@echo "... the other packages ..."
-	@.venv/bin/python -m pip install -q -r requirements.lock
+	@.venv/bin/python -m pip install -q -r requirements.lock || $(NO_PACKAGES)
 	@.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	@mv .venv/building .venv/ready
 	@echo "... done."

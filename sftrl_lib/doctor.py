@@ -29,7 +29,7 @@ class Check(NamedTuple):
     status: str  # ok, warn or fail
     name: str
     found: str
-    mend: str = ""  # how to fix it, unless ok
+    fix: str = ""  # how to fix it, unless ok
 
 
 def cores() -> int:
@@ -77,8 +77,8 @@ def check_packages() -> Check:
     """The installed packages against requirements.lock."""
     pins, other, missing = locked(), [], []
     if not pins and not PATHS["is_checkout"]():
-        mend = "clone the repository: its notebooks, which make runs, do not come with the installed package"
-        return Check("warn", "packages", "unknown, for this is no checkout", mend)
+        fix = "clone the repository: its notebooks, which make runs, do not come with the installed package"
+        return Check("warn", "packages", "unknown: not a checkout", fix)
     if not pins:
         return Check("fail", "packages", "requirements.lock is missing", "git checkout requirements.lock")
     for name, version in pins.items():
@@ -111,10 +111,10 @@ def check_memory() -> Check:
     total, free = memory()
     found = f"{free:.1f} of {total:.1f} GB free"
     if not total:
-        return Check("warn", "memory", "unknown on this system", "make sure that 4 GB are free for two cores")
-    if free < 1.5:
-        return Check("fail", "memory", found, "close other programs: one run needs about 1.5 GB")
+        return Check("warn", "memory", "unknown on this system", "make sure that 6 GB are free for two cores")
     if free < 3:
+        return Check("fail", "memory", found, "close other programs: a notebook can need 3 GB")
+    if free < 6:
         return Check("warn", "memory", found, "run one notebook at a time (make -j1) or close other programs")
     return Check("ok", "memory", found)
 
@@ -146,7 +146,7 @@ def check_gpu() -> Check:
         return Check("ok", "GPU", found)
     if "cpu" in build:
         found += f", but torch {build} cannot use it"
-        return Check("warn", "GPU", found, "install the CUDA build of torch 2.13.0 into .venv")
+        return Check("warn", "GPU", found, f"install the CUDA build of torch {locked().get('torch', build)} into .venv")
     return Check("ok", "GPU", found)
 
 
@@ -165,8 +165,8 @@ def check_writing() -> Check:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=str(folder)).close()
         except OSError as problem:
-            mend = "change the folder's owner or mode, or set SFTRL_HOME to a writable folder"
-            return Check("fail", "writing", f"{folder}: {problem.strerror}", mend)
+            fix = "change the folder's owner or mode, or set SFTRL_HOME to a writable folder"
+            return Check("fail", "writing", f"{folder}: {problem.strerror}", fix)
     return Check("ok", "writing", f"build, results and figures in {HOME}")
 
 
@@ -175,8 +175,8 @@ def check_malloc() -> Check:
     if platform.libc_ver()[0] != "glibc":
         return Check("ok", "malloc", "not glibc, nothing to set")
     if "MALLOC_MMAP_THRESHOLD_" not in os.environ or "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        mend = "run through make, or export the MALLOC_ lines of the Makefile; otherwise training is slower"
-        return Check("warn", "malloc", "glibc without the MALLOC_ thresholds", mend)
+        fix = "run through make, or export the MALLOC_ lines of the Makefile; otherwise training is slower"
+        return Check("warn", "malloc", "glibc without the MALLOC_ thresholds", fix)
     return Check("ok", "malloc", "glibc keeps large blocks")
 
 
@@ -212,8 +212,8 @@ def main(arguments: list | None = None) -> int:
     results = [check() for check in CHECKS]
     for check in results:
         print(f"{check.status:5} {check.name:11} {check.found}")
-        if check.mend:
-            print(f"{'':17} -> {check.mend}")
+        if check.fix:
+            print(f"{'':17} -> {check.fix}")
     failed = sum(check.status == "fail" for check in results)
     warned = sum(check.status == "warn" for check in results)
     print("Ready." if not failed + warned else f"{failed} failed, {warned} with a warning.")

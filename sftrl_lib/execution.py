@@ -44,7 +44,7 @@ class RunFailed(RuntimeError):
 
 def side_by_side() -> int:
     """How many jobs this machine can run at a time."""
-    fitting = int(doctor.memory()[0] // MEMORY_PER_JOB)
+    fitting = int(min(doctor.memory()) // MEMORY_PER_JOB)
     return max(1, min(doctor.cores(), fitting)) if fitting else 1
 
 
@@ -219,11 +219,11 @@ def _peak_memory() -> float:
 def report(profile: str) -> str:
     """A few lines for the end of `make reproduce`: what it took and where everything is."""
     if not timings(profile):
-        return f"No notebook of the profile {profile!r} has been run by make: no times were taken."
+        return f"No notebook of the profile {profile!r} has been run by make, so there are no timings."
     total = summary(profile)
     lines = [
         f"{total['runs']} notebooks in {_clock(total['wall_seconds'])}"
-        f" ({_clock(total['run_seconds'])} added up, at most {_clock(total['longest_seconds'])} for one).",
+        f" ({_clock(total['run_seconds'])} in total; the longest took {_clock(total['longest_seconds'])}).",
         f"Peak memory {total['peak_rss_mb']:,} MB for one.",
         f"  figures             {paths.shorter(paths.figures(profile))}",
         f"  tables and claims   {paths.shorter(paths.results(profile))}",
@@ -232,7 +232,7 @@ def report(profile: str) -> str:
     if total["older"]:
         lines.append(
             f"Note: {total['older']} of them were made by other code than sftrl_lib holds now;"
-            f" to make all anew, make clean PROFILE={profile} first."
+            f" to redo everything, run make clean PROFILE={profile} first."
         )
     if other := sum(record.get("threads", THREADS) != THREADS for record in timings(profile)):
         lines.append(

@@ -7,18 +7,16 @@
     runs     run -> seed, seconds, memory, identity and the run's own origin; what nobody recorded is "unknown"
 
 A run's name says which rows of the tables are its own: gp-l-rl-main-s0. Notebook 07_results writes the manifest and,
-beside it, the training logs of all runs. ``python -m sftrl_lib.provenance verify`` checks what is there against it.
+beside it, the training logs of all runs. `make verify` checks what is there against it.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import platform
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +37,7 @@ PROBLEMS = {
     "missing": "the manifest lists it, but it is not there",
     "differs": "its content is not what the manifest lists",
     "redrawn": "the same figure in other bytes, as other versions of matplotlib draw it; its json holds the numbers",
-    "line ends": "the text that the manifest lists, with the line ends of another system",
+    "line endings": "the text that the manifest lists, with the line endings of another system",
     "retrained": "another checkpoint than the manifest lists; its run was trained again",
     "unlisted": "nothing says what made it; notebook 07_results adds it to the manifest",
 }
@@ -115,19 +113,22 @@ def drawn(profile: str) -> Path:
 
     Raises ProvenanceError if there is no manifest.
     """
-    manifest, now = read(profile), files(profile)
     parts = (f"figures/{profile}/", f"results/{profile}/pictures/", f"results/{profile}/REPRODUCTION.md")
+    manifest, now = read(profile), files(profile, parts)
     kept = {name: entry for name, entry in manifest["files"].items() if not name.startswith(parts)}
-    manifest["files"] = kept | {name: entry for name, entry in now.items() if name.startswith(parts)}
+    manifest["files"] = kept | now
     manifest["drawn"] = origin()
     return write_atomically(manifest_path(profile), json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
-def files(profile: str) -> dict[str, dict[str, Any]]:
-    """Every file in results and figures, and every checkpoint, as the manifest has them."""
+def files(profile: str, parts: tuple[str, ...] = ("",)) -> dict[str, dict[str, Any]]:
+    """Every file in results and figures, and every checkpoint, as the manifest has them; those that begin with `parts`.
+
+    All are read for their digests, checkpoints of many gigabytes as well.
+    """
     table, found = paths.results(profile) / "metrics.csv", {}
     written = table.stat().st_mtime if table.is_file() else 0.0
-    for name in _names(profile):
+    for name in (name for name in _names(profile) if name.startswith(parts)):
         path = paths.HOME / name
         found[name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
         if path.stat().st_mtime < written and not _is_checkpoint(name):
@@ -226,7 +227,7 @@ def _problem(name: str, digest: str) -> str:
     if checkpoint:
         return "retrained"
     if hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest:
-        return "line ends"
+        return "line endings"
     return "redrawn" if name.startswith("figures/") and path.suffix in (".png", ".pdf") else "differs"
 
 
@@ -246,7 +247,7 @@ def check(profile: str) -> int:
         made.setdefault(_by(later), []).append("figures")
     for name, run in sorted(manifest["runs"].items()):
         made.setdefault(_by(run), []).append(name)
-    lines = [f"{finding.problem:9}  {finding.path}: {PROBLEMS[finding.problem]}." for finding in findings]
+    lines = [f"{finding.problem:12}  {finding.path}: {PROBLEMS[finding.problem]}." for finding in findings]
     for by, what in made.items():
         lines.append(f"{', '.join(what[:3])}{f', ... ({len(what)} in all)' if len(what) > 3 else ''}: {by}")
     if older := sum(bool(listed[name].get("older")) for name in own):
@@ -291,19 +292,3 @@ def _refusal(name: str, profile: str) -> str:
 
 def _is_checkpoint(name: str) -> bool:
     return name.startswith("build/")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sftrl_lib.provenance", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=("verify",))
-    parser.add_argument("--profile", default="laptop", help="default: laptop")
-    options = parser.parse_args(arguments)
-    try:
-        return check(options.profile)
-    except (ValueError, OSError) as problem:
-        print(problem, file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

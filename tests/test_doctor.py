@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, says how to mend it, and runs where nothing is installed."""
+"""The doctor finds what is wrong, says how to fix it, and runs where nothing is installed."""
 
 import os
 import subprocess
@@ -24,10 +24,10 @@ def test_runs_without_any_package():
     assert only.returncode == 1 and not only.stdout
 
 
-def test_every_line_is_ok_or_says_how_to_mend():
+def test_every_line_is_ok_or_says_how_to_fix_it():
     for check in (check() for check in doctor.CHECKS):
         assert check.status in ("ok", "warn", "fail") and check.name and check.found
-        assert bool(check.mend) == (check.status != "ok")
+        assert bool(check.fix) == (check.status != "ok")
 
 
 def test_exit_status_counts_failures_only(monkeypatch, capsys):
@@ -56,7 +56,7 @@ def test_a_local_version_counts_as_the_locked_one(monkeypatch):
     assert doctor.check_packages().status == "ok"
 
 
-@pytest.mark.parametrize("free, status", [(8.0, "ok"), (2.0, "warn"), (0.5, "fail")])
+@pytest.mark.parametrize("free, status", [(8.0, "ok"), (2.0, "fail"), (5.0, "warn"), (0.5, "fail")])
 def test_memory(monkeypatch, free, status):
     monkeypatch.setattr(doctor, "memory", lambda: (8.0, free))
     assert doctor.check_memory().status == status
@@ -64,7 +64,7 @@ def test_memory(monkeypatch, free, status):
 
 def test_more_threads_than_cores(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", str(doctor.cores() + 1))
-    assert "unset OMP_NUM_THREADS" in doctor.check_cores().mend
+    assert "unset OMP_NUM_THREADS" in doctor.check_cores().fix
 
 
 def test_an_old_python(monkeypatch):
@@ -94,7 +94,7 @@ def test_the_shipped_models_are_found(monkeypatch, tmp_path):
     assert doctor.check_model() == doctor.Check("ok", "foundation", "gp-l, gp-vl, virl-l, virl-vl")
     monkeypatch.setattr(doctor, "ROOT", tmp_path)
     missing = doctor.check_model()
-    assert (missing.status, missing.mend) == ("fail", "make foundation") and "gp-l is missing" in missing.found
+    assert (missing.status, missing.fix) == ("fail", "make foundation") and "gp-l is missing" in missing.found
 
 
 def test_home_and_checkout_are_those_of_the_library():
@@ -110,7 +110,7 @@ def test_a_home_that_does_not_exist_yet_counts_as_the_disk_it_will_be_on(monkeyp
 
 def test_an_installed_package_is_told_to_use_a_checkout(monkeypatch):
     monkeypatch.setattr(doctor, "locked", lambda: {})
-    assert doctor.check_packages().mend == "git checkout requirements.lock"
+    assert doctor.check_packages().fix == "git checkout requirements.lock"
     monkeypatch.setitem(doctor.PATHS, "is_checkout", lambda: False)
     check = doctor.check_packages()
-    assert check.status == "warn" and "clone the repository" in check.mend
+    assert check.status == "warn" and "clone the repository" in check.fix

@@ -161,7 +161,8 @@ def test_env_is_brought_up_to_date_when_the_lock_changes(checkout):
 
 
 def test_half_made_env_is_thrown_away(checkout):
-    assert make_env(checkout, FAIL_AT="requirements.lock", FAIL="1").returncode != 0
+    failed = make_env(checkout, FAIL_AT="requirements.lock", FAIL="1")
+    assert failed.returncode == 2 and "is PyPI in reach" in failed.stderr
     assert not (checkout / ".venv" / "ready").exists()
     (checkout / ".venv" / "half a package").touch()
     assert make_env(checkout).returncode == 0

@@ -10,7 +10,7 @@ import sys
 import pandas as pd
 import pytest
 
-from sftrl_lib import fingerprint, paths, provenance
+from sftrl_lib import fingerprint, paths, pipeline, provenance
 from sftrl_lib.provenance import UNKNOWN, ProvenanceError
 
 TABLES = ("metrics.csv", "claims.json", "comparison.md", "transcripts.jsonl", "pictures/walk.png", "pictures/map.json")
@@ -159,14 +159,14 @@ def test_a_file_that_nobody_lists_is_named(home, capsys):
     put(paths.figures("toy") / "fig99.png", "a drawing")
     put(paths.results("toy") / ".hidden", "of an editor")
     assert problems() == {"figures/toy/fig99.png": "unlisted"} and provenance.check("toy") == 0
-    assert "unlisted   figures/toy/fig99.png: nothing says what made it" in capsys.readouterr().out
+    assert "unlisted      figures/toy/fig99.png: nothing says what made it" in capsys.readouterr().out
 
 
 def test_line_ends_of_another_system_are_no_other_content(home):
     provenance.write("toy")
     path = paths.results("toy") / "metrics.csv"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert problems() == {"results/toy/metrics.csv": "line ends"} and provenance.check("toy") == 0
+    assert problems() == {"results/toy/metrics.csv": "line endings"} and provenance.check("toy") == 0
 
 
 def test_what_was_there_before_the_tables_is_marked(home, capsys):
@@ -234,7 +234,7 @@ def other_digest(content):
 def test_a_damaged_manifest_is_one_sentence(home, damage, capsys):
     path = provenance.write("toy")
     manifest(damage) if callable(damage) else path.write_bytes(damage)
-    assert provenance.main(["verify", "--profile", "toy"]) == 2
+    assert pipeline.main(["verify", "--profile", "toy"]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("results/toy/manifest.json is damaged (")
     assert shown.err.endswith("run notebook 07_results again.\n") and shown.err.count("\n") == 1
@@ -244,7 +244,7 @@ def test_a_damaged_manifest_is_one_sentence(home, damage, capsys):
     ("toy", "There is no results/toy/manifest.json"), ("../toy", "'../toy' cannot name a profile"),
 ])  # fmt: skip
 def test_no_manifest_is_one_sentence(home, profile, message, capsys):
-    assert provenance.main(["verify", "--profile", profile]) == 2
+    assert pipeline.main(["verify", "--profile", profile]) == 2
     assert capsys.readouterr().err.startswith(message)
 
 

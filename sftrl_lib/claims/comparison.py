@@ -20,15 +20,10 @@ from ..profiles import banner
 from ..task import SPLITS, Task
 from ..tasks import TASKS
 from .evidence import FALL, Evidence, rl_raises_ood, sft_lowers_ood
-from .report import WORDS
-from .statistics import Estimate, difference_of, fell
+from .statistics import difference_of, fell
+from .words import NUMBERS, WORDS, shown, table
 
 COMPARED = ("init", "sft", "rl")  # the paper's methods, listed even if they were not run
-WIDE = 0.5  # an interval over the seeds that is wider than this says nothing; the seeds are shown instead
-NUMBERS = (
-    "† An end that is cut off at the limit of what is possible. In round brackets instead of an interval: the seeds, "
-    "where their interval is wider than 50 points."
-)
 LEGEND = (
     f"{NUMBERS} Seeds that fell: those more than 10 points below Init, which a seed whose Init is below 10 % cannot be."
 )
@@ -67,11 +62,11 @@ def markdown(metrics: pd.DataFrame) -> str:
     parts = []
     for task in TASKS.values():
         wanted = {title: columns_of(task, names) for title, names in task.words.tables.items()}
-        made = [text for title, columns in wanted.items() if (text := table(counted, task, title, columns))]
+        made = [text for title, columns in wanted.items() if (text := levels_and_gains(counted, task, title, columns))]
         if made and task.paper_lambda and len(paper.rows(task, "rl", "id")):
             made.append(_accounts(counted, paper, task))
-            titled = {f"{title}, by the paper's lambda": columns for title, columns in wanted.items()}
-            made += [text for title, columns in titled.items() if (text := table(paper, task, title, columns))]
+            titled = ((f"{title}, by the paper's lambda", columns) for title, columns in wanted.items())
+            made += [text for about in titled if (text := levels_and_gains(paper, task, *about))]
         made += [text for text in [_foundations(counted, task)] if made and text]
         parts += [f"## {task.label}", *made] if made else []
     return "\n\n".join([*parts, LEGEND] if parts else parts) + "\n"
@@ -84,14 +79,14 @@ def _foundations(evidence: Evidence, task: Task) -> str:
         return ""
     pairs = differences([name for name in COMPARED if name in METHODS])
     heads = ["new rule (rule-OOD), from", *(f"{METHODS[a].label} - {METHODS[b].label}" for a, b in pairs)]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    rows = []
     for setting in ("", *others):
         where = {"experiment": "foundations", "setting": setting} if setting else {}
         ends = {name: evidence.rows(task, name, "rule_ood", **where) for name in COMPARED}
         cells = [shown(difference_of(ends[a], ends[b]), "+") for a, b in pairs]
         name = f"another foundation model ({setting.partition('=')[2]})" if setting else "the foundation model above"
-        lines.append(f"| {' | '.join([name, *cells])} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return table(heads, rows)
 
 
 def _accounts(counted: Evidence, paper: Evidence, task: Task) -> str:
@@ -104,7 +99,7 @@ def _accounts(counted: Evidence, paper: Evidence, task: Task) -> str:
     )
 
 
-def table(evidence: Evidence, task: Task, title: str, columns: tuple[Column, ...]) -> str:
+def levels_and_gains(evidence: Evidence, task: Task, title: str, columns: tuple[Column, ...]) -> str:
     """One Markdown table without the columns that have no measurements; "" if none has any."""
     found = [name for name in METHODS if any(len(evidence.rows(task, name, c.split, c.metric)) for c in columns)]
     columns = tuple(c for c in columns if any(len(evidence.rows(task, m, c.split, c.metric)) for m in found))
@@ -116,8 +111,7 @@ def table(evidence: Evidence, task: Task, title: str, columns: tuple[Column, ...
     for a, b in differences(methods):
         rows.append([f"{METHODS[a].label} - {METHODS[b].label}", *_gains(evidence, task, a, b, columns)])
     rows += [[f"{METHODS[a].label}: seeds that fell", *_fallen(evidence, task, a, columns)] for a in _branches(methods)]
-    lines = [f"| {' | '.join(row)} |" for row in (heads, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
+    return table(heads, rows)
 
 
 def differences(methods: list[str]) -> list[tuple[str, str]]:
@@ -134,7 +128,7 @@ def front(metrics: pd.DataFrame) -> str:
     """The README's table: the change from Init under the new rule by RL and by SFT, in points, and the paper's."""
     evidence = Evidence(metrics)
     heads = ["under the new rule, points", "RL - Init", "paper", "SFT - Init", "paper", "verdict"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    rows = []
     for label, variant in published.VARIANTS.items():
         parts = [part for find in (rl_raises_ood, sft_lowers_ood) for part in find(evidence, label)]
         if any(part.estimate for part in parts):
@@ -144,8 +138,8 @@ def front(metrics: pd.DataFrame) -> str:
             for part, method in zip(parts, ("rl", "sft"), strict=True):
                 cells += [shown(part.estimate, "+"), f"{paper[method] - paper['init']:+.1f}"]
             cells.append("; ".join(f"{name} {WORDS[p.verdict]}" for name, p in zip(("RL", "SFT"), parts, strict=True)))
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return table(heads, rows)
 
 
 def _heads(title: str, columns: tuple[Column, ...]) -> Iterator[str]:
@@ -177,22 +171,6 @@ def _fallen(evidence: Evidence, task: Task, method: str, columns: tuple[Column, 
         yield f"{count} of {seeds}" if seeds else "-"
         if column.paper:
             yield ""
-
-
-def shown(estimate: Estimate | None, sign: str) -> str:
-    """A level in percent, or with the `sign` "+" a difference in points, and its interval; see `NUMBERS`."""
-    if estimate is None:
-        return "-"
-    if estimate.seeds > 1 and estimate.high - estimate.low > WIDE:
-        return f"{_number(estimate.value, sign)} ({', '.join(_number(value, sign) for value in estimate.by_seed)})"
-    limits = {-1.0, 1.0} if sign else {0.0, 1.0}
-    cut = limits if estimate.clipped else {}
-    low, high = (_number(end, sign) + ("†" if end in cut else "") for end in (estimate.low, estimate.high))
-    return f"{_number(estimate.value, sign)} [{low}, {high}]"
-
-
-def _number(value: float, sign: str) -> str:
-    return f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def write(profile: str) -> str:

@@ -12,7 +12,7 @@ from ..tasks import labelled
 from .claims import ALL
 from .comparison import COMPARED
 from .evidence import Evidence
-from .report import table
+from .words import table
 
 # The seeds that PROTOCOL.md fixes for the study; 0, 1 and 2 are everybody's.
 STUDY_SEEDS = {

@@ -12,7 +12,7 @@ from ..profiles import LAPTOP, PROFILES
 from ..published import VARIANTS
 from ..tables import select
 from ..tasks import labelled
-from . import report
+from . import words
 from .claims import CLAIMS, Claim
 from .narrative import NARRATIVES
 
@@ -36,7 +36,7 @@ def table(metrics: pd.DataFrame, profile: str, runs: dict[str, dict]) -> str:
         needed = sorted({name for claim in found for name in names(claim, metrics)})
         numbers = ", ".join(f"{claim.id}" for claim in found)
         rows.append([numbers, text, minutes(needed, runs), machine(needed, runs)])
-    return report.table(["claims", "command", "thread-minutes", "machine"], rows)
+    return words.table(["claims", "command", "thread-minutes", "machine"], rows)
 
 
 def command(claim: Claim, metrics: pd.DataFrame, profile: str) -> str:
@@ -51,16 +51,16 @@ def command(claim: Claim, metrics: pd.DataFrame, profile: str) -> str:
         groups.setdefault(tuple(_seeds(metrics, variant, ["main"])), []).append(variant)
     commands = []
     for seeds, variants in groups.items():
-        words = ["make reproduce"] + ([] if profile == LAPTOP.name else [f"PROFILE={profile}"])
+        parts = ["make reproduce"] + ([] if profile == LAPTOP.name else [f"PROFILE={profile}"])
         if set(variants) != set(VARIANTS):
-            words.append(f"TASKS={_quoted(variants)}")
+            parts.append(f"TASKS={_quoted(variants)}")
         if seeds and seeds != own:
-            words.append(f"SEEDS={_quoted(map(str, seeds))}")
+            parts.append(f"SEEDS={_quoted(map(str, seeds))}")
         chosen = _experiments(profile, variants, more)
         here = {tuple(found) for variant in variants if (found := _seeds(metrics, variant, chosen))}
         if here <= {seeds}:
-            words.append(f"EXPERIMENTS={_quoted(chosen)}")
-        commands.append(f"`{' '.join(words)}`")
+            parts.append(f"EXPERIMENTS={_quoted(chosen)}")
+        commands.append(f"`{' '.join(parts)}`")
     return ", ".join(commands)
 
 

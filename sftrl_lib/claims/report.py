@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +13,9 @@ from ..files import write_atomically
 from ..profiles import banner
 from . import beyond
 from .claims import ALL, VERDICTS, evaluate
-from .statistics import CONFIDENCE
-
-WORDS = {  # in documents
-    "reproduced": "reproduced",
-    "not_reproduced": "not reproduced",
-    "mixed": "mixed",
-    "inconclusive": "open",
-    "not_comparable": "not comparable",
-    "not_run": "not run",
-}
+from .evidence import Part
+from .statistics import CONFIDENCE, Estimate
+from .words import WORDS, numbers, table
 
 
 def tally(records: list[dict]) -> str:
@@ -35,7 +27,7 @@ def cells_tally(records: list[dict]) -> str:
     """The same of the cells that were run, without the claims that have no verdict."""
     decided = [record for record in records if record["verdict"] != "not_comparable"]
     found = [cell["verdict"] for record in decided for cell in record["cells"] if cell["verdict"] != "not_run"]
-    return f"Of their {len(found)} cells (a claim on a task): {_counted(found)}."
+    return f"Of the {len(found)} cells (claim x task) that were run: {_counted(found)}."
 
 
 def _counted(verdicts: list[str]) -> str:
@@ -58,27 +50,18 @@ def markdown(records: list[dict], profile: str) -> str:
     return table(heads, rows)
 
 
-def table(heads: list[str], rows: Iterable[list]) -> str:
-    """A table in Markdown."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (heads, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
-
-
 def _effect(record: dict) -> str:
-    """The reported effect with its interval, seeds and n: "+3.9 [-7.0, +14.9] points: what (3 seeds, n = 1,500)"."""
+    """The reported effect with its interval, seeds and n: "+3.9 [-7.0, +14.9] points; what (3 seeds, n = 1,500)"."""
     if record["effect"] is None:
         return "-"
     parts = [part for cell in record["cells"] for part in cell["parts"]]
     [part] = [p for p in parts if p["what"] in record["note"] and p["effect"] == record["effect"]][:1]
-    what, seeds = part["what"], f"{part['seeds']} seed{'s' if part['seeds'] > 1 else ''}"
-    numbers = (part["effect"], part["ci_low"], part["ci_high"])
-    if "correlation" in what:
-        shown = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*numbers)
-    elif "minus" in what:
-        shown = "{:+.1f} [{:+.1f}, {:+.1f}] points".format(*(100 * number + 0.0 for number in numbers))
-    else:
-        shown = "{:.1f} [{:.1f}, {:.1f}] %".format(*(100 * number for number in numbers))
-    return f"{shown}; {what} ({seeds}, n = {part['n']:,})"
+    seeds = f"{part['seeds']} seed{'s' if part['seeds'] > 1 else ''}"
+    estimate = Estimate(
+        part["effect"], part["ci_low"], part["ci_high"], part["n"], part["seeds"], part["interval"], part["clipped"],
+        tuple(part["by_seed"]),
+    )  # fmt: skip
+    return f"{numbers(Part(part['what'], estimate, 1))}; {part['what']} ({seeds}, n = {part['n']:,})"
 
 
 def summary(records: list[dict]) -> pd.DataFrame:

@@ -24,7 +24,8 @@ from . import beyond, comparison, designs, effort, paper
 from .claims import ALL, CLAIMS, Cell, Claim, cell_of, evaluate, verdict_of
 from .evidence import LEAST_SEEDS, Evidence, Part
 from .narrative import NARRATIVES
-from .report import WORDS, cells_tally, table, tally
+from .report import cells_tally, tally
+from .words import NUMBERS, WORDS, numbers, table
 
 NAME = "REPRODUCTION.md"
 MARKS = {"reproduced": "✓", "not_reproduced": "✗", "mixed": "±", "inconclusive": "○", "not_comparable": "–"}
@@ -172,15 +173,6 @@ def deciding(cell: Cell) -> Part:
     return min([part for part in measured if part.verdict == against] or measured, key=lambda part: part.worst)
 
 
-def numbers(part: Part) -> str:
-    """The number of a part with its interval and unit: "+3.9 [-7.0, +14.9] points"."""
-    if "correlation" in part.what:
-        return f"r = {part.estimate.value:+.2f} [{part.estimate.low:+.2f}, {part.estimate.high:+.2f}]"
-    if "minus" in part.what:
-        return f"{comparison.shown(part.estimate, '+')} points"
-    return f"{comparison.shown(part.estimate, '')} %"
-
-
 def _parts(claim: Claim, cells: list[Cell]) -> str:
     """What was measured for a claim, a line a part, beside the paper's own number of the same."""
     rows = []
@@ -269,7 +261,7 @@ def _legend() -> str:
         "In a cell: the verdict, the least favourable of the numbers that made it with its 95 % interval (with a sign: "
         "a difference in points), and the paper's own number of the same with the interval that its episodes give it "
         "(next section). ✓ the whole interval is on the claimed side; ✗ a number lies on the other side; ± some "
-        f"statements hold and others do not; ○ open; – not comparable. {comparison.NUMBERS}"
+        f"statements hold and others do not; ○ open; – not comparable. {NUMBERS}"
     )
 
 

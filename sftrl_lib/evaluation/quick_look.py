@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .. import paths, tables
-from ..claims.comparison import COMPARED, shown
+from ..claims.comparison import COMPARED
 from ..claims.evidence import Evidence
+from ..claims.words import shown
 from ..configs import Protocol
 from ..figures import bars, style
 from ..methods import METHODS

@@ -53,15 +53,19 @@ def failure_without_sft(tables: Tables) -> Drawing:
 
 
 def _ends_by_setting(tables: Tables, episode: dict) -> str:
-    """Which setting the episode is of, and where each setting of the experiment ends in distribution."""
+    """Which setting the episode is of, and where each setting of the experiment ends in distribution, by seed."""
     if tables.metrics is None:
         return ""
-    own = {key: episode[key] for key in ("task", "modality", "method", "experiment", "seed")}
+    own = {key: episode[key] for key in ("task", "modality", "method", "experiment")}
     last = ends(select(tables.metrics, **own, split="id", metric="success"))
     if last.empty:
         return ""
-    by_setting = ", ".join(f"{row.setting} {100 * row.value:.0f} %" for row in last.itertuples())
-    return f"this is {episode['setting']}; success in distribution ends at: {by_setting}"
+    by_setting = "; ".join(
+        f"{setting} {', '.join(f'{100 * value:.0f}' for value in part.sort_values('seed')['value'])} %"
+        for setting, part in last.groupby("setting", sort=False)
+    )
+    seeds = ", ".join(map(str, sorted(last["seed"].unique())))
+    return f"this is {episode['setting']}; success in distribution ends at (seeds {seeds}): {by_setting}"
 
 
 def _first_failure(transcripts: list[dict]) -> dict | None:

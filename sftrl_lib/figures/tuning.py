@@ -133,10 +133,10 @@ def without_sft(tables: Tables) -> Drawing:
             level(axes, 100 * end.value, f"RL from\nInit: {100 * end.value:.0f} %", METHODS["rl"].color, "rl end")
         if (metric, split) == ("success", "id"):
             axes.axhline(paper, color=GREY, linewidth=0.9, linestyle=":", label="paper limit")
-            axes.annotate(f"the paper's runs: at most {paper} %", (0.02, 0.94), xycoords="axes fraction", va="top",
+            axes.annotate(f"the paper's runs:\nat most {paper} %", (0.02, 0.94), xycoords="axes fraction", va="top",
                           fontsize=7, color=GREY)  # fmt: skip
             top *= 1.1
-        axes.set(xlabel=label, title=names[metric, split], ylim=(0, min(top, 103) if metric == "format" else top))
+        axes.set(xlabel=label, title=names[metric, split], ylim=(0, min(top, 103)))
         axes.set_xlim(left=0)
     figure.axes[0].set_ylabel("share of hands (%)")
     legend_below(figure, rate_handles(look), 4)

@@ -18,20 +18,18 @@ VISUAL_EPISODES = {"GP-VL": 234, "V-IRL-VL": 18}
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the paper's four task variants: its names in the tables, and the metrics that its claims are about."""
+    """One of the paper's four task variants: its names in the tables, and the metric that its claims are about."""
 
     task: str
     modality: str
     metric: str  # of Figs. 5 and 6
-    stated: str  # metric of answers that follow the stated rule
-    has_turns: bool = False  # whether the rule shows only in turns
 
 
 VARIANTS = {  # the claims are about these, even if the tables hold other tasks
-    "GP-L": Variant("general_points", "text", "success", "recognition"),
-    "V-IRL-L": Variant("navigation", "text", "step_accuracy", "legal_action", has_turns=True),
-    "GP-VL": Variant("general_points", "image", "success", "numbers"),
-    "V-IRL-VL": Variant("navigation", "image", "step_accuracy", "legal_action", has_turns=True),
+    "GP-L": Variant("general_points", "text", "success"),
+    "V-IRL-L": Variant("navigation", "text", "step_accuracy"),
+    "GP-VL": Variant("general_points", "image", "success"),
+    "V-IRL-VL": Variant("navigation", "image", "step_accuracy"),
 }
 
 # The task variant of each figure that shows a single one. Fig. 4 shows either V-IRL-L or V-IRL-VL.

@@ -150,14 +150,6 @@ def test_routes_without_the_metric_are_not_run_rather_than_guessed():
         assert "Covers GP-L (not run: V-IRL-L" in found[number]["note"]
 
 
-def test_the_old_rule_shows_in_recognition_where_it_is_not_measured_itself():
-    table = tables.validate(main_table())
-    found = verdicts(table[table["metric"] != "training_rule"])
-    assert found[5]["verdict"] == "reproduced"
-    assert all("recognition" in part["what"] for part in parts(found[5])) and len(parts(found[5])) == 2
-    assert all("training rule" in part["what"] for part in parts(verdicts(table)[5]))
-
-
 def test_the_old_rule_must_occur_at_all():
     """A rate of nearly nothing that falls or rises by nearly nothing is no failure mode."""
     table = tables.validate(main_table())
@@ -232,11 +224,6 @@ def test_the_previous_best_is_beaten_only_on_the_official_routes(images, value, 
 def test_the_start_of_fig_19_is_no_run_of_its_own(images):
     start = dict(experiment="overfitted", method="sft")
     assert verdicts(images)[17] == verdicts(images.drop(tables.select(images, **start).index))[17]
-
-
-def test_the_old_rule_shows_in_the_numbers_of_gp_vl(images):
-    found = verdicts(images[images["metric"] != "training_rule"])[5]
-    assert any("SFT minus Init, rule-OOD numbers" in part["what"] for part in parts(found))
 
 
 def test_settings_keep_words_and_refuse_words_for_numbers():

@@ -219,7 +219,7 @@ def _peak_memory() -> float:
 def report(profile: str) -> str:
     """A few lines for the end of `make reproduce`: what it took and where everything is."""
     if not timings(profile):
-        return f"No notebook of the profile {profile!r} has been run by make, so there are no timings."
+        return _recorded(profile)
     total = summary(profile)
     lines = [
         f"{total['runs']} notebooks in {_clock(total['wall_seconds'])}"
@@ -240,6 +240,21 @@ def report(profile: str) -> str:
             " their numbers differ from the usual ones in the last digits."
         )
     return "\n".join(lines)
+
+
+def _recorded(profile: str) -> str:
+    """What the runs took by the manifest that came with their tables, where nothing was run here."""
+    try:
+        taken = [run["seconds"] for run in provenance.read(profile)["runs"].values()]
+    except (ValueError, OSError, KeyError):
+        taken = []
+    taken = [seconds for seconds in taken if isinstance(seconds, int | float)]
+    if not taken:
+        return f"No notebook of the profile {profile!r} has been run by make, so there are no timings."
+    return (
+        f"Not run here. By the manifest of these tables, {len(taken)} runs took {_clock(sum(taken))} in total,"
+        f" most of them on one thread; the longest took {_clock(max(taken))}."
+    )
 
 
 def _clock(seconds: float) -> str:

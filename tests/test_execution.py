@@ -144,3 +144,10 @@ def test_a_job_computes_on_one_thread_however_many_run(home, monkeypatch, makefl
     executed = execution.execute(Job("n", "n.ipynb", {}), "smoke")
     assert nbformat.read(executed, 4).cells[-1].outputs[0].text == "1 1\n"
     assert timings.timings("smoke")[0]["threads"] == 1 and "threads" not in execution.report("smoke")
+
+
+def test_what_was_not_run_here_is_told_by_the_manifest(home, monkeypatch):
+    assert "so there are no timings" in execution.report("smoke")
+    runs = {"a": {"seconds": 60.0}, "b": {"seconds": "unknown"}, "c": {"seconds": 90.0}}
+    monkeypatch.setattr(execution.provenance, "read", lambda profile: {"runs": runs})
+    assert "2 runs took 2 min 30 s in total" in execution.report("smoke")

@@ -214,31 +214,31 @@ _GRID = tuple(name for name in PROBES if name.startswith("grid_"))
 _PANEL = ("all5", "all7", "all12", "large", "five")
 
 # Is it the rule, or what comes with it? Then the same of shorter and longer Inits.
-RULE_GRID = Experiment("rule_grid", "mechanism", _ENDS, splits=_GRID, along=())
+RULE_GRID = Experiment("rule_grid", "rules", _ENDS, splits=_GRID, along=())
 RULE_GRID_INIT = Experiment(
     "rule_grid_init",
-    "mechanism",
+    "rules",
     (Arm("init", tuple({"init_steps": n} for n in (6, 12, 24, 48))),),
     splits=(*_ALWAYS, *_GRID),
     along=(),
 )
-FAKE = Experiment("fake", "fake", _ENDS, splits=("fake",), along=())  # one rule is stated, another one scores
-RULE_PANEL = Experiment("rule_panel", "rule_panel", _ENDS, splits=_PANEL, along=())
+FAKE = Experiment("fake", "rules", _ENDS, splits=("fake",), along=())  # one rule is stated, another one scores
+RULE_PANEL = Experiment("rule_panel", "rules", _ENDS, splits=_PANEL, along=())
 PASS_AT_K = Experiment("pass_at_k", "pass_at_k", _ENDS, splits=_ALWAYS, along=(), test="pass_at_k")
 
 SFT_DENSE = Experiment("sft_dense", "sft_dense", (Arm("sft", checkpoints=20),), splits=_ALWAYS)  # when is OOD best?
-DFT = Experiment("dft", "losses", (Arm("sft", ({"loss": "dft"},)),), splits=_ALWAYS)
-KL_SFT = Experiment("kl_sft", "losses", (Arm("sft", tuple({"kl_coef": c} for c in (0.1, 1.0))),), splits=_ALWAYS)
-GRPO = Experiment("grpo", "grpo", (Arm("rl", ({"group": 8},)),), splits=_ALWAYS)
+DFT = Experiment("dft", "controls", (Arm("sft", ({"loss": "dft"},)),), splits=_ALWAYS)
+KL_SFT = Experiment("kl_sft", "controls", (Arm("sft", tuple({"kl_coef": c} for c in (0.1, 1.0))),), splits=_ALWAYS)
+GRPO = Experiment("grpo", "controls", (Arm("rl", ({"group": 8},)),), splits=_ALWAYS)
 DIVERSITY = Experiment(  # share of training hands under other rules
     "diversity",
-    "diversity",
+    "controls",
     tuple(Arm(method, tuple({"diversity": share} for share in (0.0, 0.3, 0.7))) for method in ("rl", "sft")),
     splits=(*_ALWAYS, "fake", *_PANEL),
     along=(),
 )
 WORDINGS = Experiment(  # the training rule in both lengths of the sentence that states it
-    "wordings", "fig15", (Arm("sft", ({"spelt_out": 0.5},)),), splits=_ALWAYS
+    "wordings", "controls", (Arm("sft", ({"spelt_out": 0.5},)),), splits=_ALWAYS
 )
 STRICT = Experiment(  # Fig. 9, but an answer without all three fields earns nothing
     "strict_no_init",
@@ -270,7 +270,7 @@ def dose(fork_flops: float) -> Experiment:
     """SFT at several rates, for the compute of the main comparison and for three times as much."""
     doses = ((1e-4, 1), (3e-4, 1), (1e-3, 1), (3e-3, 1), (3e-4, 3), (1e-3, 3))
     settings = tuple({"lr": lr, "fork_flops": times * fork_flops} for lr, times in doses)
-    return Experiment("dose", "dose", (Arm("sft", settings),), splits=_ALWAYS)
+    return Experiment("dose", "controls", (Arm("sft", settings),), splits=_ALWAYS)
 
 
 def lora(rl: float, sft: float) -> Experiment:
@@ -286,4 +286,4 @@ def rejection(rollouts: int, right: int = 0) -> Experiment:
     """SFT on Init's own right answers: as many `rollouts` as RL plays, or as many `right` answers as RL gives."""
     counts = {"rollouts": rollouts, "right": right}
     settings = tuple({"counted": counted, "count": count} for counted, count in counts.items() if count)
-    return Experiment("rejection", "rejection", (Arm("rejection", settings),), splits=_ALWAYS)
+    return Experiment("rejection", "controls", (Arm("rejection", settings),), splits=_ALWAYS)

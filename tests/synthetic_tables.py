@@ -165,6 +165,14 @@ def everything(seeds=(0, 1, 2)):
             for split in ("id", "rule_ood"):
                 add("sft", "lora", f"lr=0.002;rank={rank}", seed, 80, 1, split, 0.3 + 0.002 * rank)
                 add("rl", "lora", f"lr=0.0006;rank={rank}", seed, 80, 1, split, 0.2 + 0.001 * rank)
+        for split in ("id", "rule_ood"):  # controls
+            add("sft", "dft", "loss=dft", seed, 80, 1, split, 0.35)
+            add("rl", "grpo", "group=8", seed, 80, 1, split, 0.45)
+        for method, share in (("init", 0.3), ("sft", 0.1), ("rl", 0.4)):
+            for metric in ("success", "recognition"):
+                add(method, "rule_grid", "", seed, 80, 1, "grid_new_short_high", share, metric=metric)
+                add(method, "rule_panel", "", seed, 80, 1, "all5", share + 0.1, metric=metric)
+                add(method, "fake", "", seed, 80, 1, "fake", share / 2, metric=metric)
     return validate(pd.concat([main, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True))
 
 

@@ -14,7 +14,21 @@ from itertools import repeat
 
 from .. import doctor, paths, tables
 from ..files import reason
-from . import ablations, bars, curves, examples, failures, lora, maps, mechanism, revision, search, tuning, visual
+from . import (
+    ablations,
+    bars,
+    controls,
+    curves,
+    examples,
+    failures,
+    lora,
+    maps,
+    mechanism,
+    revision,
+    search,
+    tuning,
+    visual,
+)
 from .style import Drawing, NothingToDraw, Tables, save_figure
 
 FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
@@ -45,6 +59,8 @@ FIGURES: dict[int | str, Callable[[Tables], Drawing]] = {
     "sensitivity": ablations.sensitivity,
     "search": search.search,
     "lora": lora.lora,
+    "rules": controls.rules,
+    "controls": controls.controls,
 }
 
 

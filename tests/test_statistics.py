@@ -191,7 +191,7 @@ def test_a_difference_is_paired_by_puzzle():
                          for x in (ours, others)))  # fmt: skip
     assert (found.high - found.low) / 2 < apart
     with pytest.raises(ValueError, match="at least 2 puzzles"):
-        statistics.level([0.5], [10], [clustered([0.5])])
+        statistics.effective_n(clustered([0.5]))
 
 
 def test_the_table_carries_the_puzzles_and_the_more_episodes_count():
@@ -207,3 +207,14 @@ def test_seeds_that_fell():
     init = pd.DataFrame({"seed": [0, 1, 2], "value": [0.8, 0.8, 0.8], "n": [100] * 3})
     sft = init.assign(value=[0.27, 0.69, 0.88])
     assert statistics.fell(sft, init, 0.1) == (2, 3) and statistics.fell(sft, init.iloc[:0], 0.1) == (0, 0)
+
+
+def test_a_single_puzzle_says_what_one_episode_does():
+    """A toy test may meet only one; its interval is as wide as can be, and nothing breaks."""
+    one = [{3: (1.0, 4)}]
+    level = statistics.level([1.0], [4], one)
+    assert (level.low, level.high) == pytest.approx(statistics.wilson(1.0, 1)) and level.n == 4
+    apart = statistics.difference([1.0], [4], [0.5], [4], (one, [{3: (0.5, 4)}]))
+    assert apart.interval == "by cluster" and apart.high - apart.low > 1.0
+    elsewhere = statistics.difference([1.0], [4], [0.5], [4], (one, [{7: (0.5, 4)}]))
+    assert (elsewhere.low, elsewhere.high) == (apart.low, apart.high)

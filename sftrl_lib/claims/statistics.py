@@ -134,7 +134,8 @@ def level(values: Sequence[float], ns: Sequence[int], clusters: Sequence[Cluster
     values, ns = _checked(values, ns)
     n, name = float(ns.sum()), "wilson"
     if clusters:
-        n, name = effective_n(pooled(clusters)), "by cluster"
+        together = pooled(clusters)
+        n, name = effective_n(together) if len(together) > 1 else 1.0, "by cluster"  # one says what an episode does
     return _wider(values, wilson(_pooled(values, ns), n), name, int(ns.sum()), bounds=(0.0, 1.0))
 
 
@@ -155,11 +156,15 @@ def difference(
     if len(values) != len(others):
         raise ValueError(f"Paired differences need equally many seeds, not {len(values)} and {len(others)}.")
     n, other_n = int(ns.sum()), int(other_ns.sum())
-    binomial, name = newcombe(_pooled(values, ns), n, _pooled(others, other_ns), other_n), "newcombe"
-    if clusters:
-        half, name = paired_by_cluster(*map(pooled, clusters)), "by cluster"
-        middle = float((values - others).mean())
+    rates, name = (_pooled(values, ns), _pooled(others, other_ns)), "by cluster" if clusters else "newcombe"
+    ours, theirs = map(pooled, clusters or ((), ()))
+    if not clusters:
+        binomial = newcombe(rates[0], n, rates[1], other_n)
+    elif len(ours.keys() & theirs.keys()) > 1:
+        half, middle = paired_by_cluster(ours, theirs), float((values - others).mean())
         binomial = middle - half, middle + half
+    else:  # a single puzzle (route) says what one episode does
+        binomial = newcombe(rates[0], 1, rates[1], 1)
     return _wider(values - others, binomial, name, min(n, other_n), bounds=(-1.0, 1.0))
 
 

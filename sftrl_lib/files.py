@@ -56,9 +56,12 @@ def fresh_folder(folder: Path) -> Path:
     return fresh
 
 
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Seal the complete folder `fresh` and put it in the place of `folder`; a kill in between leaves ``folder.old``."""
-    seal(fresh)
+def replace_folder(fresh: Path, folder: Path, deep: bool = False) -> None:
+    """Seal the complete folder `fresh` and put it in the place of `folder`; a kill in between leaves ``folder.old``.
+
+    deep: as in `seal`.
+    """
+    seal(fresh, deep)
     flush(fresh)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -75,12 +78,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: Path) -> None:
+def seal(folder: Path, deep: bool = False) -> None:
     """Write the digests of all files in `folder`, as its last file; hidden ones are what a kill has left of a write.
 
-    Those in its folders count as well: a checkpoint in shards has some.
+    deep: of those in its folders as well, which a checkpoint in shards has; a run's have seals of their own.
     """
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    found = folder.rglob("*") if deep else folder.iterdir()
+    files = (path.relative_to(folder).as_posix() for path in found if path.is_file())
     names = sorted(name for name in files if name != SEAL and "/." not in f"/{name}")
     write_atomically(folder / SEAL, json.dumps({name: sha256(folder / name) for name in names}, indent=1) + "\n")
 

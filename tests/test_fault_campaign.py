@@ -1,9 +1,16 @@
-"""A short form of the fault campaign (`fault_campaign.py`); the long one is run by hand."""
+"""A short form of the fault campaign (`fault_campaign.py`); the long one is run by hand.
+
+A minute, so it runs with SFTRL_ALL_TESTS=1 only; `test_interrupted_training.py` kills at every file operation always.
+"""
+
+import os
 
 import pytest
 from fault_campaign import MOMENTS, SENTENCE, small_campaign
 
 from sftrl_lib import paths
+
+pytestmark = pytest.mark.skipif(not os.environ.get("SFTRL_ALL_TESTS"), reason="SFTRL_ALL_TESTS=1 runs it")
 
 
 @pytest.fixture(scope="module")

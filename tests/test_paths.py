@@ -110,7 +110,7 @@ def test_an_installed_package_writes_to_the_user_s_folder_and_asks_for_a_checkou
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
 
     where = python("-c", "from sftrl_lib import paths, doctor; print(paths.HOME); print(doctor.check_packages())")
-    assert where.stdout.splitlines()[0] == str(tmp_path / "data" / "sftrl") and "no checkout" in where.stdout
+    assert where.stdout.splitlines()[0] == str(tmp_path / "data" / "sftrl") and "not a checkout" in where.stdout
     environment["XDG_DATA_HOME"] = "relative"
     environment["HOME"] = str(tmp_path / "me")
     home = python("-c", "from sftrl_lib import paths; print(paths.HOME)").stdout

@@ -62,11 +62,11 @@ def test_every_byte_counts(sealed):
     check_seal(sealed)
 
 
-def test_files_in_folders_count_as_well(tmp_path):
+def test_files_in_folders_count_where_they_are_meant_to(tmp_path):
     """Those of a checkpoint in shards, for instance."""
     (tmp_path / "fresh" / "shards").mkdir(parents=True)
     (tmp_path / "fresh" / "shards" / "0").write_text("weights")
-    replace_folder(tmp_path / "fresh", tmp_path / "folder")
+    replace_folder(tmp_path / "fresh", tmp_path / "folder", deep=True)
     check_seal(tmp_path / "folder")
     flip(tmp_path / "folder" / "shards" / "0")
     assert broken(tmp_path / "folder") == "0"

@@ -224,7 +224,7 @@ class Processes:
             self.wait()
             if self.main:
                 save_progress(fresh, progress, {**config, "processes": self.count})
-                replace_folder(fresh, folder)
+                replace_folder(fresh, folder, deep=True)
         self.wait()
 
     def load(self, folder: Path, state: State, config: dict[str, Any]) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from . import paths, provenance
 from .configs import check_number, check_whole
 from .jobs import Job
-from .timings import note_time
+from .timings import note_time, timings
 
 Perform = Callable[[Job], None]
 _POLL = 1.0  # seconds between two looks at what submitit has written
@@ -56,6 +56,9 @@ class Executor(Protocol):
         """End a job where it is."""
 
 
+LOOKED = 1.0  # seconds below which a run that has been made before was found finished: its time stays
+
+
 class MissingEngine(ValueError):
     """The package of an executor is not installed; the message says how to install it."""
 
@@ -80,7 +83,9 @@ def noted(perform: Perform, job: Job, profile: str, threads: int) -> None:
             "threads": threads,
             **provenance.origin(),
         }
-        note_time(record, profile)
+        before = (other for other in timings(profile) if other["run"] == record["run"])
+        if not (succeeded and record["seconds"] < LOOKED and any(other["ok"] for other in before)):
+            note_time(record, profile)
 
 
 class Forks:

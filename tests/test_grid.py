@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sftrl_lib import grid, paths, timings
+from sftrl_lib import executors, grid, paths, timings
 from sftrl_lib.executors import Forks, Ray, Resources, Submitit
 from sftrl_lib.jobs import jobs, parse_tasks
 from sftrl_lib.profiles import SMOKE
@@ -82,6 +82,16 @@ def test_times_are_noted_beside_those_of_notebooks(home, monkeypatch):
     assert noted["grid-gp-l-rl-main-s0"]["ok"] and noted["grid-gp-l-rl-main-s0"]["threads"] == 1
     with pytest.raises(ValueError, match="No run"):
         timings.summary("smoke")  # which counts notebooks
+
+
+def test_a_look_at_a_finished_run_leaves_its_time(home, monkeypatch):
+    """A grid that goes on finds most of its runs done, in no time."""
+    monkeypatch.setattr(executors, "LOOKED", 0.2)
+    [job] = [job for job in chosen() if job.name == "05_train-gp-l-rl-main-s0"]
+    for seconds in (0.4, 0.0):
+        executors.noted(lambda job, seconds=seconds: time.sleep(seconds), job, "smoke", 1)
+    [record] = timings.timings("smoke")
+    assert record["seconds"] >= 0.4
 
 
 def test_a_run_says_which_machine_and_device_finished_it(home):

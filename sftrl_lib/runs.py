@@ -19,7 +19,7 @@ from .experiments import INIT_FIELDS, STUDY_FIELDS, Arm, Experiment, Setting, pa
 from .fingerprint import Identity
 from .foundation import taught
 from .methods import INIT, METHODS, Method
-from .profiles import PROFILES, Profile, Study
+from .profiles import PROFILES, Profile, Study, get_profile
 from .task import Task
 
 DATA_SEED = 20_000  # demonstrations are the same for all runs; what varies is their order
@@ -43,8 +43,8 @@ class Run:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = PROFILES.get(self.profile.name)
-        if known is not None and known != self.profile:
+        name = self.profile.name
+        if name in PROFILES and self.profile not in (PROFILES[name], get_profile(name)):  # as it is, and as placed
             raise ValueError(
                 f"Another profile is called {self.profile.name!r}; give this one a name of its own, "
                 "as in replace(profile, name='mine')."

@@ -106,12 +106,14 @@ def test_a_run_says_which_machine_and_device_finished_it(home):
 
 def test_a_profile_is_moved_to_the_device_that_is_asked_for():
     code = (
-        "from sftrl_lib.profiles import LAPTOP, get_profile; p = get_profile('laptop'); print(p.device, LAPTOP.device)"
+        "from sftrl_lib.profiles import LAPTOP, get_profile; from sftrl_lib.runs import Run;"
+        "p, paper = (Run(get_profile(name), 'gp-l', 'rl').profile for name in ('laptop', 'paper'));"
+        "print(p.device, paper.device, LAPTOP.device)"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code], env={"SFTRL_DEVICE": "cuda", "PATH": ""}, cwd=paths.ROOT, capture_output=True
     )
-    assert shown.stdout.decode().split() == ["cuda", "cpu"]
+    assert shown.stdout.decode().split() == ["cuda", "cuda", "cpu"]
 
 
 @pytest.mark.parametrize(

@@ -244,10 +244,7 @@ def report(profile: str) -> str:
 
 def _recorded(profile: str) -> str:
     """What the runs took by the manifest that came with their tables, where nothing was run here."""
-    try:
-        taken = [run["seconds"] for run in provenance.read(profile)["runs"].values()]
-    except (ValueError, OSError, KeyError):
-        taken = []
+    taken = [run.get("seconds") for run in provenance.recorded(profile).values()]
     taken = [seconds for seconds in taken if isinstance(seconds, int | float)]
     if not taken:
         return f"No notebook of the profile {profile!r} has been run by make, so there are no timings."

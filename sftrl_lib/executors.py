@@ -26,6 +26,7 @@ from .timings import note_time, timings
 
 Perform = Callable[[Job], None]
 _POLL = 1.0  # seconds between two looks at what submitit has written
+LOOKED = 1.0  # seconds below which a run that has been made before was found finished: its time stays
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,6 @@ class Executor(Protocol):
         """End a job where it is."""
 
 
-LOOKED = 1.0  # seconds below which a run that has been made before was found finished: its time stays
-
-
 class MissingEngine(ValueError):
     """The package of an executor is not installed; the message says how to install it."""
 
@@ -83,8 +81,8 @@ def noted(perform: Perform, job: Job, profile: str, threads: int) -> None:
             "threads": threads,
             **provenance.origin(),
         }
-        before = (other for other in timings(profile) if other["run"] == record["run"])
-        if not (succeeded and record["seconds"] < LOOKED and any(other["ok"] for other in before)):
+        quick = succeeded and record["seconds"] < LOOKED
+        if not (quick and any(other["ok"] for other in timings(profile) if other["run"] == record["run"])):
             note_time(record, profile)
 
 

@@ -230,11 +230,11 @@ class Planner:
         kept = layer + 4 * tokens * shape.hidden * layers if profile.gradient_checkpointing else layer * layers
         return Memory(
             states=16 * shape.parameters / divided,
-            copy=self.size * shape.parameters if divided > 1 else 0.0,
+            copy=self.size * shape.parameters if self.copied else 0.0,
             cache=2 * self.playing(self.copied) * shape.keys * rows * (shape.layers * slots + pictures),
             activations=kept,
             logits=4 * 4 * min(_CHUNK, tokens * shape.vocabulary),
-            loading=6 * shape.parameters if divided > 1 else 0.0,
+            loading=6 * shape.parameters if self.copied else 0.0,
         )
 
     def estimate(self, run: Run, shape: Shape, lengths: Lengths) -> Estimate:

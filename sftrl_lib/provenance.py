@@ -156,6 +156,14 @@ def runs(profile: str) -> dict[str, dict[str, Any]]:
     return entries
 
 
+def recorded(profile: str) -> dict[str, dict]:
+    """The runs in a profile's manifest; {} if there is none that can be read."""
+    try:
+        return read(profile)["runs"]
+    except (ValueError, OSError):
+        return {}
+
+
 def _trained_by(profile: str, run: str) -> dict[str, Any]:
     """The origin of a training and the device that it ran on, as `training.fork` notes it; {} if it did not."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
@@ -15,14 +14,6 @@ from ..tasks import labelled
 from . import words
 from .claims import CLAIMS, Claim
 from .narrative import NARRATIVES
-
-
-def recorded(profile: str) -> dict[str, dict]:
-    """The runs of a profile's manifest; {} if there is none that can be read."""
-    try:
-        return provenance.read(profile)["runs"]
-    except (ValueError, OSError, json.JSONDecodeError):
-        return {}
 
 
 def table(metrics: pd.DataFrame, profile: str, runs: dict[str, dict]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .. import paths, tables
+from .. import paths, provenance, tables
 from ..files import write_atomically
 from ..profiles import LAPTOP
 from . import beyond, comparison, designs, effort, paper
@@ -46,7 +46,7 @@ ASSUMED = (
 def markdown(metrics: pd.DataFrame, profile: str, figures: set[str] | None = None, runs: dict | None = None) -> str:
     """The whole report. figures: names of those that can be linked; runs: those of the manifest. Both: as they are."""
     figures = drawn(profile) if figures is None else figures
-    runs = effort.recorded(profile) if runs is None else runs
+    runs = provenance.recorded(profile) if runs is None else runs
     evidence, records, further = Evidence(metrics), evaluate(metrics), beyond.evaluate(metrics)
     report = _Report(profile, evidence, {record["id"]: record for record in (*records, *further)}, figures)
     sections = [

@@ -33,6 +33,7 @@ from .style import (
     flops_scale,
     handle,
     heldout_handle,
+    in_lines,
     legend_below,
     methods_in,
     percent,
@@ -81,9 +82,7 @@ def end_bars(axes: Axes, rows: pd.DataFrame, paper: dict[str, float] | None) -> 
             top = max(top, level)
     axes.set(ylim=(len(shown) - 0.35, -0.4), xlim=(0, min(1.05 * max(top, 1.0), 103)))
     axes.set_yticks(range(len(shown)), [METHODS[name].label for name in shown])
-    axes.tick_params(axis="y", length=0)
-    axes.grid(True, axis="x")
-    axes.grid(False, axis="y")
+    in_lines(axes)
     return series
 
 

@@ -28,6 +28,7 @@ from .style import (
     canvas,
     caption,
     handle,
+    in_lines,
     legend_below,
     methods_in,
     percent,
@@ -74,13 +75,10 @@ def rules(tables: Tables) -> Drawing:
             series += [{"metric": metric, "setting": _rule(task, split), "split": split} | one
                        for one in _dots(axes, here, place)]  # fmt: skip
         axes.set(xlabel=name, xlim=(-2, 102), ylim=(len(lines) - 0.4, -0.6))
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
+        in_lines(axes)
     grid[0].set_yticks(range(len(lines)), [line if line in groups else _rule(task, line) for line in lines])
     for label, line in zip(grid[0].get_yticklabels(), lines, strict=True):
         label.set(fontweight="bold" if line in groups else "normal")
-    for axes in grid:
-        axes.tick_params(axis="y", length=0)
     handles = [handle(method, linestyle="none") for method in methods_in(rows)]
     legend_below(figure, handles, len(handles))
     seen = "A line per rule, a mark per method: left success, right the share of lists that follow the stated rule."
@@ -140,9 +138,7 @@ def controls(tables: Tables) -> Drawing:
             axes.axvline(start["value"], color=GREY, linewidth=0.9, linestyle=":")
             axes.set(title=f"{task.label} · {SPLITS[split].label}", xlabel=axis_name(task.metric, task))
             axes.set(ylim=(len(lines) - 0.4, -0.6))
-            axes.grid(True, axis="x")
-            axes.grid(False, axis="y")
-            axes.tick_params(axis="y", length=0)
+            in_lines(axes)
         panels[0].set_yticks(range(len(lines)), [name for name, _ in lines])
     seen = "For each task two panels with a line per variant: a mark and its interval."
     return Drawing(figure, record("controls", title, subtitle, tables.profile, series, None, seen))

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..bench.card import ENGINES, PHASES, Row, runs, title
-from .style import GREY, INK, PALE, RIGHT, WIDTH, WRONG, Drawing, canvas, legend_below, shades, styled
+from .style import GREY, INK, PALE, RIGHT, WIDTH, WRONG, Drawing, canvas, in_lines, legend_below, shades, styled
 
 _SHADES = shades(GREY, len(PHASES))
 _LIMIT = {"marker": "|", "color": WRONG, "markeredgewidth": 2.0}
@@ -67,9 +67,7 @@ def _engines(axes: Axes, part: list[Row]) -> None:
     axes.set(xscale="log", xlim=(left, right), ylim=(len(part) - 0.4, -0.6))
     axes.set(xlabel="tokens sampled per second (share of the limit)", yticks=range(len(part)))
     axes.set_yticklabels([f"{ENGINES[row['engine']]}, n = {row['n']:,}" for row in part])
-    axes.grid(True, axis="x")
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
+    in_lines(axes)
 
 
 def _phases(axes: Axes, update: Row) -> None:

@@ -216,6 +216,13 @@ def error_bar(axes: Axes, x: float, estimate: Estimate, color: str, **options: o
     axes.plot([x, x], [100 * estimate.low, 100 * estimate.high], color=color, **options)
 
 
+def in_lines(axes: Axes) -> None:
+    """A panel whose values are read along x, line by line: a grid for x alone, and no ticks beside the names."""
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
 def clipped(estimate: Estimate) -> tuple[bool, bool]:
     """Whether the interval of a level was cut at 0 and at 100 %: Student's extends beyond them, which nothing can."""
     cut = estimate.interval == "t over seeds"
